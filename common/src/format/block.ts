@@ -1,0 +1,398 @@
+import { assert } from "../assert.ts";
+import { crc32c } from "../checksum.ts";
+import { TributaryError } from "../errors.ts";
+import { LIMITS } from "../limits.ts";
+import {
+  bytesToHex,
+  hexToBytes,
+  type Id,
+  INCARNATION_BYTES,
+  LANES,
+  type Lane,
+  type SegmentId,
+  STREAM_ID_BYTES,
+  WRITER_ID_BYTES,
+} from "../names.ts";
+import { decodeCbor, encodeCbor } from "./cbor.ts";
+import { CODEC, pack, unpack } from "./compression.ts";
+import { decodeChunk, type EventColumns, encodeChunk, eventHash } from "./event-columns.ts";
+import { MalformedBytes } from "./varint.ts";
+
+/**
+ * Block (version 1), the unit of transport and storage. PROTOCOL.md gives the format byte for byte.
+ *
+ *   Block => "TRBK" version:u8 kind:u8 codec:u8 0:u8 storedLength:u32 rawLength:u32 index chunk* crc32c:u32
+ *
+ * All integers are little-endian; the CRC32C covers everything before it. `index` is CBOR, packed with `codec`.
+ */
+const MAGIC = 0x4b425254; // "TRBK"
+const VERSION = 1;
+const PREFIX_BYTES = 16;
+const CRC_BYTES = 4;
+/** Persisted. 2 and 3 are reserved for transactions. */
+const BLOCK_KIND = { events: 1, transactionEvents: 2, transactionMarker: 3 } as const;
+
+/** Who wrote a block: every number in it belongs to this incarnation and lane. */
+export interface BlockWriter {
+  readonly writer: Id;
+  readonly incarnation: Id;
+  readonly lane: Lane;
+}
+
+/** What identifies a slice and chains it to the writer's events before it in that segment (rules W1, W2). */
+export interface SliceTarget {
+  readonly streamId: Id;
+  readonly segment: SegmentId;
+  /** The writer's number before `first` in this segment and incarnation; 0 if there is none. */
+  readonly previous: number;
+  /** On the first slice of an incarnation in a segment: what the writer's latest earlier incarnation with events there ended at. */
+  readonly parent?: { readonly incarnation: Id; readonly last: number };
+}
+
+/** Numbers that nobody has any more (rule W6). Appended like an event; takes one ordinal. */
+export interface GapSlice extends SliceTarget {
+  readonly kind: "gap";
+  readonly first: number;
+  readonly last: number;
+  /** Events lost; at most last − first + 1, fewer where other segments hold some of the numbers. */
+  readonly count: number;
+  readonly reason: GapReason;
+  readonly timeMinMs: number;
+  readonly timeMaxMs: number;
+}
+
+export interface EventSlice extends SliceTarget {
+  readonly kind: "events";
+  readonly first: number;
+  readonly last: number;
+  readonly count: number;
+  readonly timeMinMs: number;
+  readonly timeMaxMs: number;
+  /** Index of the chunk, and of the slice's first event in it. */
+  readonly chunk: number;
+  readonly start: number;
+  /** eventHash of the last event. */
+  readonly lastHash: number;
+}
+
+export type Slice = EventSlice | GapSlice;
+
+/** Persisted by position: append only. */
+export const GAP_REASONS = ["quota", "corrupt", "quarantined", "retired"] as const;
+export type GapReason = (typeof GAP_REASONS)[number];
+
+interface ChunkInfo {
+  readonly codec: number;
+  readonly offset: number;
+  readonly storedBytes: number;
+  readonly rawBytes: number;
+  readonly events: number;
+}
+
+/** A block whose index was read and whose checksum was verified. */
+export interface Block extends BlockWriter {
+  readonly slices: readonly Slice[];
+  readonly chunks: readonly ChunkInfo[];
+  readonly bytes: Uint8Array;
+}
+
+/** Events of one slice to be encoded: rows of the batch, in order of number. */
+export interface SliceInput extends SliceTarget {
+  readonly kind: "events";
+  readonly rows: Uint32Array;
+}
+
+/**
+ * Encodes one block. Slices share chunks of about `chunkRawBytesTarget` raw bytes; a slice is never split.
+ * Rows of a slice must be in ascending order of number and all above `previous`.
+ */
+export function encodeBlock(writer: BlockWriter, columns: EventColumns, inputs: readonly (SliceInput | GapSlice)[]): Uint8Array {
+  assert(inputs.length > 0 && inputs.length <= LIMITS.blockSlicesMax, "a block holds 1 to blockSlicesMax slices");
+  const slices: Slice[] = [];
+  const chunks: { codec: number; bytes: Uint8Array; rawBytes: number; events: number }[] = [];
+  let pending: Uint32Array[] = [];
+  let pendingEvents = 0;
+  let pendingBytes = 0;
+  const closeChunk = () => {
+    if (pendingEvents === 0) return;
+    let order = pending[0] as Uint32Array;
+    if (pending.length > 1) {
+      order = new Uint32Array(pendingEvents);
+      let at = 0;
+      for (const rows of pending) {
+        order.set(rows, at);
+        at += rows.length;
+      }
+    }
+    const raw = encodeChunk(columns, order);
+    chunks.push({ ...pack(raw), rawBytes: raw.length, events: pendingEvents });
+    pending = [];
+    pendingEvents = 0;
+    pendingBytes = 0;
+  };
+
+  for (const input of inputs) {
+    if (input.kind === "gap") {
+      slices.push(input);
+      continue;
+    }
+    const { rows, ...target } = input;
+    slices.push({ ...target, ...describeRows(columns, rows, input.previous), chunk: chunks.length, start: pendingEvents });
+    pending.push(rows);
+    pendingEvents += rows.length;
+    for (const row of rows) pendingBytes += (columns.ends[row] as number) - (columns.starts[row] as number) + 4;
+    if (pendingBytes >= LIMITS.chunkRawBytesTarget) closeChunk();
+  }
+  closeChunk();
+
+  const indexRaw = encodeIndex(writer, slices, chunks);
+  const index = pack(indexRaw);
+  const chunkBytes = chunks.reduce((sum, chunk) => sum + chunk.bytes.length, 0);
+  const bytes = new Uint8Array(PREFIX_BYTES + index.bytes.length + chunkBytes + CRC_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, MAGIC, true);
+  bytes[4] = VERSION;
+  bytes[5] = BLOCK_KIND.events;
+  bytes[6] = index.codec;
+  view.setUint32(8, index.bytes.length, true);
+  view.setUint32(12, indexRaw.length, true);
+  bytes.set(index.bytes, PREFIX_BYTES);
+  let at = PREFIX_BYTES + index.bytes.length;
+  for (const chunk of chunks) {
+    bytes.set(chunk.bytes, at);
+    at += chunk.bytes.length;
+  }
+  view.setUint32(at, crc32c(bytes.subarray(0, at)), true);
+  return bytes;
+}
+
+function describeRows(columns: EventColumns, rows: Uint32Array, previous: number) {
+  assert(rows.length > 0, "a slice of events is not empty");
+  const firstRow = rows[0] as number;
+  const lastRow = rows[rows.length - 1] as number;
+  const first = columns.number[firstRow] as number;
+  const last = columns.number[lastRow] as number;
+  assert(first > previous && last - first >= rows.length - 1, "numbers of a slice ascend from its previous number");
+  let timeMinMs = Number.POSITIVE_INFINITY;
+  let timeMaxMs = Number.NEGATIVE_INFINITY;
+  for (const row of rows) {
+    const time = columns.timeMs[row] as number;
+    if (time < timeMinMs) timeMinMs = time;
+    if (time > timeMaxMs) timeMaxMs = time;
+  }
+  return { first, last, count: rows.length, timeMinMs, timeMaxMs, lastHash: eventHash(columns, lastRow) };
+}
+
+/** Index (CBOR map); the columns under `x` hold one number a slice. Unknown keys are ignored by readers. */
+interface IndexRecord {
+  w: Uint8Array;
+  i: Uint8Array;
+  /** Lane, by position in LANES. */
+  l: number;
+  /** Stream ids, 16 bytes each. */
+  s: Uint8Array;
+  /** codec, storedBytes, rawBytes, events of each chunk. */
+  c: number[];
+  x: {
+    /** Kind: 0 events, 1 gap. 2 is reserved for an empty advance (rule W4). */
+    k: number[];
+    /** Stream, by position in `s`. */
+    s: number[];
+    /** Segment id: generation, epoch, number. */
+    g: number[];
+    e: number[];
+    n: number[];
+    /** first; first − previous; last − first; count. */
+    f: number[];
+    p: number[];
+    l: number[];
+    c: number[];
+    /** Chunk; −1 for a gap. */
+    h: number[];
+    /** Earliest event time; latest − earliest. */
+    t: number[];
+    d: number[];
+    /** Events: hash of the last event. Gap: reason, by position in GAP_REASONS. */
+    v: number[];
+  };
+  /** Parents: slice, incarnation, last. */
+  a: [number, Uint8Array, number][];
+}
+
+function encodeIndex(
+  writer: BlockWriter,
+  slices: readonly Slice[],
+  chunks: readonly { codec: number; bytes: Uint8Array; rawBytes: number; events: number }[],
+): Uint8Array {
+  const streams = new Map<Id, number>();
+  const x: IndexRecord["x"] = { k: [], s: [], g: [], e: [], n: [], f: [], p: [], l: [], c: [], h: [], t: [], d: [], v: [] };
+  const a: IndexRecord["a"] = [];
+  slices.forEach((slice, i) => {
+    let stream = streams.get(slice.streamId);
+    if (stream === undefined) {
+      stream = streams.size;
+      streams.set(slice.streamId, stream);
+    }
+    x.k.push(slice.kind === "gap" ? 1 : 0);
+    x.s.push(stream);
+    x.g.push(slice.segment.generation);
+    x.e.push(slice.segment.epoch);
+    x.n.push(slice.segment.number);
+    x.f.push(slice.first);
+    x.p.push(slice.first - slice.previous);
+    x.l.push(slice.last - slice.first);
+    x.c.push(slice.count);
+    x.h.push(slice.kind === "gap" ? -1 : slice.chunk);
+    x.t.push(slice.timeMinMs);
+    x.d.push(slice.timeMaxMs - slice.timeMinMs);
+    x.v.push(slice.kind === "gap" ? GAP_REASONS.indexOf(slice.reason) : slice.lastHash);
+    if (slice.parent) a.push([i, hexToBytes(slice.parent.incarnation), slice.parent.last]);
+  });
+  const s = new Uint8Array(streams.size * STREAM_ID_BYTES);
+  for (const [id, i] of streams) s.set(hexToBytes(id), i * STREAM_ID_BYTES);
+  const index: IndexRecord = {
+    w: hexToBytes(writer.writer),
+    i: hexToBytes(writer.incarnation),
+    l: LANES.indexOf(writer.lane),
+    s,
+    c: chunks.flatMap((chunk) => [chunk.codec, chunk.bytes.length, chunk.rawBytes, chunk.events]),
+    x,
+    a,
+  };
+  return encodeCbor(index);
+}
+
+/**
+ * Verifies the checksum and reads the index; chunks stay packed. `bytes` is kept as a view.
+ * @throws BLOCK_CORRUPT, FORMAT_UNSUPPORTED
+ */
+export function decodeBlock(bytes: Uint8Array): Block {
+  if (bytes.length < PREFIX_BYTES + CRC_BYTES || bytes.length > LIMITS.blockBytesMax) throw corrupt("impossible length");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.getUint32(0, true) !== MAGIC) throw corrupt("not a block");
+  const crcAt = bytes.length - CRC_BYTES;
+  if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt("checksum does not match");
+  if (bytes[4] !== VERSION || bytes[5] !== BLOCK_KIND.events) {
+    throw new TributaryError("FORMAT_UNSUPPORTED", `block version ${bytes[4]}, kind ${bytes[5]}`);
+  }
+  const storedLength = view.getUint32(8, true);
+  const rawLength = view.getUint32(12, true);
+  const chunksAt = PREFIX_BYTES + storedLength;
+  if (chunksAt > crcAt || rawLength > LIMITS.blockBytesMax) throw corrupt("index is longer than the block");
+  try {
+    const index = decodeCbor(unpack(bytes[6] ?? CODEC.raw, bytes.subarray(PREFIX_BYTES, chunksAt), rawLength));
+    return readIndex(index as IndexRecord, bytes, chunksAt, crcAt);
+  } catch (error) {
+    if (error instanceof TributaryError) throw error;
+    throw corrupt(error instanceof Error ? error.message : "malformed index");
+  }
+}
+
+function corrupt(detail: string): TributaryError {
+  return new TributaryError("BLOCK_CORRUPT", `block: ${detail}`);
+}
+
+const isCount = (value: unknown): value is number => typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+
+function count(value: unknown): number {
+  if (!isCount(value)) throw new MalformedBytes("a number of the index is impossible");
+  return value;
+}
+
+function idBytes(value: unknown, length: number): Uint8Array {
+  if (!(value instanceof Uint8Array) || value.length !== length) throw new MalformedBytes("an id has a wrong length");
+  return value;
+}
+
+function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcAt: number): Block {
+  const writer = bytesToHex(idBytes(index.w, WRITER_ID_BYTES));
+  const incarnation = bytesToHex(idBytes(index.i, INCARNATION_BYTES));
+  const lane = LANES[index.l];
+  if (!lane) throw new MalformedBytes("unknown lane");
+  const chunks = readChunkInfos(index.c, chunksAt, crcAt);
+  if (!(index.s instanceof Uint8Array) || index.s.length % STREAM_ID_BYTES !== 0)
+    throw new MalformedBytes("stream ids have a wrong length");
+  const streamIds = Array.from({ length: index.s.length / STREAM_ID_BYTES }, (_, i) =>
+    bytesToHex(index.s.subarray(i * STREAM_ID_BYTES, (i + 1) * STREAM_ID_BYTES)),
+  );
+  const x = index.x;
+  const sliceCount = x.k.length;
+  if (sliceCount === 0 || sliceCount > LIMITS.blockSlicesMax) throw new MalformedBytes("impossible number of slices");
+  const parents = new Map<number, { incarnation: Id; last: number }>();
+  for (const [slice, parent, last] of index.a) {
+    parents.set(count(slice), { incarnation: bytesToHex(idBytes(parent, INCARNATION_BYTES)), last: count(last) });
+  }
+  const eventsInChunk = new Array<number>(chunks.length).fill(0);
+  const slices: Slice[] = [];
+  for (let i = 0; i < sliceCount; i++) {
+    const streamId = streamIds[count(x.s[i])];
+    const first = count(x.f[i]);
+    const previous = first - count(x.p[i]);
+    const last = first + count(x.l[i]);
+    const events = count(x.c[i]);
+    const timeMinMs = x.t[i];
+    const timeMaxMs = Number(timeMinMs) + count(x.d[i]);
+    if (
+      streamId === undefined ||
+      previous < 0 ||
+      previous >= first ||
+      events < 1 ||
+      events > last - first + 1 ||
+      typeof timeMinMs !== "number"
+    ) {
+      throw new MalformedBytes("a slice contradicts itself");
+    }
+    const parent = parents.get(i);
+    const common = {
+      streamId,
+      segment: { generation: count(x.g[i]), epoch: count(x.e[i]), number: count(x.n[i]) },
+      previous,
+      first,
+      last,
+      count: events,
+      timeMinMs,
+      timeMaxMs,
+      ...(parent ? { parent } : {}),
+    };
+    if (x.k[i] === 1) {
+      const reason = GAP_REASONS[count(x.v[i])];
+      if (!reason) throw new MalformedBytes("unknown gap reason");
+      slices.push({ kind: "gap", ...common, reason });
+    } else if (x.k[i] === 0) {
+      const chunk = count(x.h[i]);
+      const start = eventsInChunk[chunk];
+      if (start === undefined || start + events > (chunks[chunk] as ChunkInfo).events)
+        throw new MalformedBytes("a slice lies outside its chunk");
+      eventsInChunk[chunk] = start + events;
+      slices.push({ kind: "events", ...common, chunk, start, lastHash: count(x.v[i]) });
+    } else throw new MalformedBytes("unknown kind of slice");
+  }
+  if (eventsInChunk.some((events, i) => events !== chunks[i]?.events)) throw new MalformedBytes("a chunk holds events of no slice");
+  return { writer, incarnation, lane, slices, chunks, bytes };
+}
+
+function readChunkInfos(flat: readonly number[], chunksAt: number, crcAt: number): ChunkInfo[] {
+  const chunks: ChunkInfo[] = [];
+  let offset = chunksAt;
+  for (let i = 0; i < flat.length; i += 4) {
+    const [codec, storedBytes, rawBytes, events] = [count(flat[i]), count(flat[i + 1]), count(flat[i + 2]), count(flat[i + 3])];
+    if (rawBytes > 2 * LIMITS.blockBytesMax) throw new MalformedBytes("a chunk claims an impossible size");
+    chunks.push({ codec, offset, storedBytes, rawBytes, events });
+    offset += storedBytes;
+  }
+  if (offset !== crcAt) throw new MalformedBytes("the chunks do not fill the block");
+  return chunks;
+}
+
+/** Unpacks one chunk of a block. Rows [slice.start, slice.start + slice.count) belong to a slice. @throws BLOCK_CORRUPT */
+export function openChunk(block: Block, chunkIndex: number): EventColumns {
+  const info = block.chunks[chunkIndex];
+  assert(info !== undefined, "the chunk is one of the block's");
+  try {
+    const raw = unpack(info.codec, block.bytes.subarray(info.offset, info.offset + info.storedBytes), info.rawBytes);
+    return decodeChunk(raw, info.events);
+  } catch (error) {
+    if (error instanceof MalformedBytes) throw corrupt(error.message);
+    throw error;
+  }
+}

@@ -1,0 +1,44 @@
+import { assert } from "./assert.ts";
+
+/**
+ * Every limit in one place, units last. A change here can change formats and promises: read the relations below.
+ */
+export const LIMITS = {
+  /** Payload of one event. */
+  eventBytesMax: 1024 * 1024,
+  /** Body of one append request. */
+  requestBytesMax: 8 * 1024 * 1024,
+  /** Events in one append request. */
+  requestEventsMax: 50_000,
+  routingKeyBytesMax: 256,
+  nameCharsMax: 128,
+  contentTypeCharsMax: 255,
+  producerIdCharsMax: 128,
+  segmentsPerStreamMax: 1024,
+  /** Raw bytes at which the gateway closes the open batch and commits it. */
+  batchRawBytesTarget: 1024 * 1024,
+  batchEventsMax: 16_384,
+  /** Raw bytes of events of many slices that share one compressed chunk. */
+  chunkRawBytesTarget: 128 * 1024,
+  /** Encoded block, checksums included. One oversized event and its envelope fits. */
+  blockBytesMax: 4 * 1024 * 1024,
+  /** Slices in one block. */
+  blockSlicesMax: 16_384,
+  /** WAL frame in the embedded engine; in JetStream the server's max_payload may lower it. */
+  frameBytesMax: 8 * 1024 * 1024,
+  /** Commits handed to the log worker and not yet durable. */
+  commitsInFlightMax: 2,
+  /** Uplink blocks sent and not yet answered, for each container. */
+  uplinkBlocksInFlightMax: 8,
+  /** Bytes of one page of a read. */
+  readPageBytesMax: 4 * 1024 * 1024,
+  readPageEventsMax: 10_000,
+  longPollMsMax: 20_000,
+  mqttPacketBytesMax: 1024 * 1024 + 64 * 1024,
+  /** Idempotent producers kept for each stream; the least recently used one is forgotten first. */
+  producersPerStreamMax: 10_000,
+} as const;
+
+assert(LIMITS.eventBytesMax < LIMITS.requestBytesMax, "an event fits in a request");
+assert(LIMITS.eventBytesMax + 64 * 1024 <= LIMITS.blockBytesMax, "an event and its envelope fit in a block");
+assert(LIMITS.blockBytesMax < LIMITS.frameBytesMax, "a block fits in a frame");

@@ -1,0 +1,1 @@
+export { ERROR_TABLE, TributaryError } from "./errors.ts";

@@ -1,0 +1,121 @@
+import type { GapReason } from "./format/block.ts";
+import type { KeyRange } from "./key-hash.ts";
+import type { Id, Lane, StreamName } from "./names.ts";
+
+/** What the HTTP faces of gateway and core offer, whichever side carries it out. */
+export interface StreamService {
+  /** Idempotent for the same options. @throws STREAM_EXISTS, INVALID_REQUEST, TOO_MANY_STREAMS */
+  create(name: StreamName, options: CreateOptions): Promise<{ created: boolean; info: StreamInfo }>;
+  /** @throws STREAM_UNKNOWN */
+  describe(name: StreamName): Promise<StreamInfo>;
+  /** Streams in order of name; those after `after`, at most `limit`. */
+  list(options: { scope?: string; after?: StreamName; limit: number }): Promise<StreamInfo[]>;
+  listScopes(): Promise<string[]>;
+  /** @throws STREAM_UNKNOWN */
+  delete(name: StreamName): Promise<void>;
+  /**
+   * Appends all events or none; resolves once they are durable.
+   * @throws STREAM_UNKNOWN, STREAM_CLOSED, CONTENT_TYPE_MISMATCH, PRODUCER_*, SEQUENCE_CONFLICT, QUOTA_EXCEEDED, STORAGE_FULL, OVERLOADED
+   */
+  append(name: StreamName, request: AppendRequest): Promise<AppendResult>;
+  /**
+   * One page from an offset on, in the stream's one order. Empty with `upToDate` at the end.
+   * @throws STREAM_UNKNOWN, OFFSET_INVALID, OFFSET_FOREIGN, OFFSET_GONE, OFFSET_UNKNOWN
+   */
+  read(name: StreamName, request: ReadRequest): Promise<ReadPage>;
+  /** Resolves when something lies behind the offset, the stream is closed or deleted, the time is over or the signal aborts. Never polls. */
+  waitForData(name: StreamName, offset: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<void>;
+}
+
+export interface CreateOptions {
+  /** Default application/octet-stream. Part of the configuration. */
+  readonly contentType?: string;
+  /** Default 1. */
+  readonly segments?: number;
+  /** Create it closed. */
+  readonly closed?: boolean;
+}
+
+export interface StreamInfo {
+  readonly name: StreamName;
+  readonly id: Id;
+  readonly contentType: string;
+  readonly segments: readonly { readonly id: string; readonly range: KeyRange; readonly length: number }[];
+  readonly createdAtMs: number;
+  readonly closed: boolean;
+  /** Offset of the first event kept, and the one behind the last durable event. */
+  readonly firstOffset: string;
+  readonly nextOffset: string;
+  /** Events behind `firstOffset`. */
+  readonly events: number;
+}
+
+/** Events of one request: payload `i` is `payload[ends[i-1] … ends[i])`, the first from 0. One key or time stands for all. */
+export interface EventPack {
+  readonly count: number;
+  readonly payload: Uint8Array;
+  readonly ends: ArrayLike<number>;
+  /** undefined: the empty key. */
+  readonly keys: string | readonly string[] | undefined;
+  /** ms since 1970; undefined: the time of arrival. */
+  readonly timesMs: number | readonly number[] | undefined;
+}
+
+export interface ProducerToken {
+  readonly id: string;
+  readonly epoch: number;
+  readonly seq: number;
+}
+
+export interface AppendRequest {
+  /** undefined only together with `close`. */
+  readonly events: EventPack | undefined;
+  /** undefined: not checked against the stream's. */
+  readonly contentType: string | undefined;
+  readonly producer?: ProducerToken;
+  /** Durable Streams' Stream-Seq. */
+  readonly streamSeq?: string;
+  readonly close?: boolean;
+}
+
+export interface AppendResult {
+  /** True when the producer's sequence was known already: nothing was appended again. */
+  readonly duplicate: boolean;
+  /** The offset behind the last event appended. */
+  readonly nextOffset: string;
+  readonly closed: boolean;
+  /** The producer's highest sequence now. */
+  readonly producerSeq?: number;
+}
+
+/** "-1" the beginning, "now" the end, or an offset that this server gave. */
+export interface ReadRequest {
+  readonly offset: string;
+  readonly eventsMax: number;
+  readonly bytesMax: number;
+}
+
+export interface ReadPage {
+  readonly events: readonly ReadEvent[];
+  readonly nextOffset: string;
+  /** True when nothing durable lay behind `nextOffset` as the page was made. */
+  readonly upToDate: boolean;
+  /** True when the stream is closed and nothing lies behind `nextOffset`. */
+  readonly closed: boolean;
+  readonly contentType: string;
+}
+
+export interface ReadEvent {
+  readonly key: string;
+  readonly timeMs: number;
+  /** "generation.epoch.number". */
+  readonly segment: string;
+  readonly ordinal: number;
+  readonly writer: Id;
+  readonly incarnation: Id;
+  readonly lane: Lane;
+  readonly number: number;
+  readonly data: Uint8Array;
+  /** A gap record: events `first`…`number` of this writer in this segment are lost. `data` is empty. */
+  readonly gap?: { readonly first: number; readonly count: number; readonly reason: GapReason };
+}
