@@ -45,9 +45,7 @@ const ROWS = {
   QUOTA_EXCEEDED: [
     507,
     "The gateway's disk quota is full and its policy is 'reject'; restore the uplink or raise edge.diskBytesMax.",
-    {
-      retryable: true,
-    },
+    "retryable",
   ],
   STORAGE_FULL: [507, "The disk is full; free space and try again. Nothing acknowledged was lost.", "retryable"],
   TOO_MANY_STREAMS: [429, "Delete streams or raise the limit."],
@@ -56,14 +54,7 @@ const ROWS = {
   BUS_TIMEOUT: [504, "No answer in time; the request may have been carried out.", "uncertain"],
   BUS_UNREACHABLE: [503, "The NATS server cannot be reached; check nats.url and the network.", "retryable"],
   LOG_CLOSED: [503, "The log is closed.", "retryable"],
-  LOG_RESULT_UNKNOWN: [
-    504,
-    "The append may or may not have landed; read the log before deciding.",
-    {
-      retryable: true,
-      sideEffects: true,
-    },
-  ],
+  LOG_RESULT_UNKNOWN: [504, "The append may or may not have landed; read the log before deciding.", "uncertain"],
   LOG_SEQUENCE_MISMATCH: [409, "Another writer appended to this log; it was not appended."],
   META_CONFLICT: [409, "The key changed meanwhile; read it again."],
   META_EXISTS: [409, "The key exists."],

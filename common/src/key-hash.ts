@@ -4,7 +4,7 @@ import xxhash from "xxhash-wasm";
  * Key hash: XXH32 with seed 0 over the UTF-8 bytes of the routing key. A key stands at `hash / 2^32` of the key space [0, 1).
  * Source: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md; vectors in PROTOCOL.md and key-hash.test.ts.
  */
-export const KEY_SPACE = 2 ** 32;
+export const KEY_SPACE: number = 2 ** 32;
 
 const hasher = await xxhash();
 

@@ -5,9 +5,9 @@ import { assert } from "./assert.ts";
  */
 export const LIMITS = {
   /** Payload of one event. */
-  eventBytesMax: 1024 * 1024,
+  eventBytesMax: 1_048_576,
   /** Body of one append request. */
-  requestBytesMax: 8 * 1024 * 1024,
+  requestBytesMax: 8_388_608,
   /** Events in one append request. */
   requestEventsMax: 50_000,
   routingKeyBytesMax: 256,
@@ -16,25 +16,25 @@ export const LIMITS = {
   producerIdCharsMax: 128,
   segmentsPerStreamMax: 1024,
   /** Raw bytes at which the gateway closes the open batch and commits it. */
-  batchRawBytesTarget: 1024 * 1024,
+  batchRawBytesTarget: 1_048_576,
   batchEventsMax: 16_384,
   /** Raw bytes of events of many slices that share one compressed chunk. */
-  chunkRawBytesTarget: 128 * 1024,
+  chunkRawBytesTarget: 131_072,
   /** Encoded block, checksums included. One oversized event and its envelope fits. */
-  blockBytesMax: 4 * 1024 * 1024,
+  blockBytesMax: 4_194_304,
   /** Slices in one block. */
   blockSlicesMax: 16_384,
   /** WAL frame in the embedded engine; in JetStream the server's max_payload may lower it. */
-  frameBytesMax: 8 * 1024 * 1024,
+  frameBytesMax: 8_388_608,
   /** Commits handed to the log worker and not yet durable. */
   commitsInFlightMax: 2,
   /** Uplink blocks sent and not yet answered, for each container. */
   uplinkBlocksInFlightMax: 8,
   /** Bytes of one page of a read. */
-  readPageBytesMax: 4 * 1024 * 1024,
+  readPageBytesMax: 4_194_304,
   readPageEventsMax: 10_000,
   longPollMsMax: 20_000,
-  mqttPacketBytesMax: 1024 * 1024 + 64 * 1024,
+  mqttPacketBytesMax: 1_114_112,
   /** Idempotent producers kept for each stream; the least recently used one is forgotten first. */
   producersPerStreamMax: 10_000,
 } as const;

@@ -1,0 +1,79 @@
+import type { Block } from "@tributary/common/format/block";
+import type { Id, SegmentId } from "@tributary/common/names";
+import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
+import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+
+/**
+ * A container owns many segments and one write-ahead log. Everything it answers is durable (rule W3); everything it knows is a
+ * fold over its frames since the last checkpoint in the tier (rule C5).
+ */
+export interface Container {
+  readonly id: number;
+  /**
+   * Takes ownership: fences the log with a new attempt, replays, serves (rules C2, C3). `epoch` was won by compare-and-set.
+   * @throws FORMAT_UNSUPPORTED, LOG_RESULT_UNKNOWN
+   */
+  open(): Promise<void>;
+  /** Registers the stream's segments in the WAL unless it knows them. */
+  ensureStream(stream: ContainerStream): Promise<void>;
+  knowsStream(streamId: Id): boolean;
+  /** A gateway's block. Resolves once everything that it answers is durable (rules W1 to W6). @throws OVERLOADED, CONTAINER_NOT_OWNED */
+  appendBlock(block: Block): Promise<AppendAnswer>;
+  /** An append through the core's own HTTP face: the container is the writer. @throws as StreamService.append */
+  append(streamId: Id, request: AppendRequest): Promise<ContainerAppendResult>;
+  levels(request: LevelsRequest): LevelsAnswer;
+  /** Events of a stream in its chain: the one order in which this container appended them, from a chain ordinal on. */
+  read(streamId: Id, fromChain: number, bounds: { eventsMax: number; bytesMax: number }): Promise<ContainerPage>;
+  /** Resolves when something lies behind `chain`, the stream is closed or deleted, or the signal aborts. */
+  waitForData(streamId: Id, chain: number, signal: AbortSignal): Promise<void>;
+  /** undefined if the stream is unknown here or deleted. Durable facts only. */
+  describe(streamId: Id): ContainerStreamState | undefined;
+  deleteStream(streamId: Id): Promise<void>;
+  status(): ContainerStatus;
+  /** Called with the container's id after each flush whose checkpoint is in the WAL. */
+  onTiered(listener: (container: number) => void): () => void;
+  /** Flushes what is in memory, then stops. */
+  close(): Promise<void>;
+}
+
+export interface ContainerStream {
+  readonly id: Id;
+  /** Segments of the stream that live in this container, in order. */
+  readonly segments: readonly SegmentId[];
+  readonly contentType: string;
+  readonly closed: boolean;
+}
+
+export interface ContainerAppendResult {
+  readonly duplicate: boolean;
+  /** Chain ordinal behind the last event. */
+  readonly nextChain: number;
+  readonly closed: boolean;
+  readonly producerSeq?: number;
+}
+
+export interface ContainerPage {
+  readonly events: readonly ReadEvent[];
+  readonly nextChain: number;
+}
+
+export interface ContainerStreamState {
+  /** Chain ordinal of the first event kept, and of the next one to come. */
+  readonly firstChain: number;
+  readonly nextChain: number;
+  readonly closed: boolean;
+  readonly segmentLengths: readonly { readonly segment: SegmentId; readonly length: number }[];
+}
+
+export interface ContainerStatus {
+  readonly container: number;
+  readonly epoch: number;
+  readonly attempt: number;
+  readonly walFirst: number;
+  readonly walLast: number;
+  readonly eventsDurable: number;
+  readonly eventsTiered: number;
+  readonly bytesInMemory: number;
+  readonly bytesTiered: number;
+  readonly lastReplayMs: number;
+}
