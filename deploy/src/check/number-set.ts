@@ -1,0 +1,49 @@
+/** A set of whole numbers kept as disjoint, ascending, inclusive ranges: small as long as the numbers come nearly in order. */
+export class NumberSet {
+  readonly #from: number[] = [];
+  readonly #to: number[] = [];
+
+  /** Adds [from, to]; returns how many of its numbers were in the set already. */
+  add(from: number, to: number): number {
+    let at = this.#firstEndingAtOrAfter(from - 1);
+    let known = 0;
+    let mergedFrom = from;
+    let mergedTo = to;
+    const start = at;
+    while (at < this.#from.length && (this.#from[at] as number) <= to + 1) {
+      const [f, t] = [this.#from[at] as number, this.#to[at] as number];
+      known += Math.max(0, Math.min(t, to) - Math.max(f, from) + 1);
+      mergedFrom = Math.min(mergedFrom, f);
+      mergedTo = Math.max(mergedTo, t);
+      at++;
+    }
+    this.#from.splice(start, at - start, mergedFrom);
+    this.#to.splice(start, at - start, mergedTo);
+    return known;
+  }
+
+  /** Ranges between `first` and the highest number that are not in the set. */
+  missing(first: number): [from: number, to: number][] {
+    const holes: [number, number][] = [];
+    let next = first;
+    for (let i = 0; i < this.#from.length; i++) {
+      const from = this.#from[i] as number;
+      if (from > next) holes.push([next, from - 1]);
+      next = Math.max(next, (this.#to[i] as number) + 1);
+    }
+    return holes;
+  }
+
+  #firstEndingAtOrAfter(number: number): number {
+    let low = 0;
+    let high = this.#to.length;
+    // Numbers mostly come at the end.
+    if (high > 0 && (this.#to[high - 1] as number) < number) return high;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#to[middle] as number) < number) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}

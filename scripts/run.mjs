@@ -1,0 +1,71 @@
+// Runs on whatever Node the system has: installs what is missing, then hands over to the Node that the project pins.
+// `npm start` and `npm test` come through here. No dependencies.
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const pinnedNode = join(root, "node_modules", "node", "bin", "node");
+const stamp = join(root, "node_modules", ".tributary-installed");
+
+function fail(message) {
+  console.error(`tributary: ${message}`);
+  process.exit(1);
+}
+
+/** The lock file and the platform: what an installation depends on. */
+function wantedStamp() {
+  const lock = readFileSync(join(root, "package-lock.json"));
+  return `${createHash("sha256").update(lock).digest("hex")} ${process.platform}-${process.arch}\n`;
+}
+
+function install() {
+  const wanted = wantedStamp();
+  if (existsSync(stamp) && existsSync(pinnedNode) && readFileSync(stamp, "utf8") === wanted) return;
+  console.error("Installing packages (once) …");
+  // npm sets variables for its scripts; a nested npm must not inherit those of the outer one.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(config|lifecycle|package)_/i.test(name)));
+  const npm = process.platform === "win32" ? "npm.cmd" : "npm";
+  const result = spawnSync(npm, ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: root, env, stdio: ["ignore", 2, 2] });
+  if (result.error) fail(`npm could not be started (${result.error.message}). Install npm 10 or newer and try again.`);
+  if (result.status !== 0) fail("'npm ci' failed; see its messages above. Check the network and the npm registry setting, then try again.");
+  if (!existsSync(pinnedNode)) {
+    fail("the pinned Node is missing after 'npm ci': its install script did not run. Run 'npm ci --ignore-scripts=false' and try again.");
+  }
+  writeFileSync(stamp, wanted);
+}
+
+const commands = {
+  start: (args) => [pinnedNode, ["deploy/bin/tributary.mjs", "up", ...args]],
+  test(args) {
+    const nats = spawnSync(pinnedNode, ["scripts/fetch-nats-server.mjs"], { cwd: root, stdio: ["ignore", "pipe", 2], encoding: "utf8" });
+    if (nats.status !== 0) process.exit(1);
+    process.env.NATS_SERVER = nats.stdout.trim();
+    return [pinnedNode, ["node_modules/vitest/vitest.mjs", "run", ...args]];
+  },
+  scenario(args) {
+    const nats = spawnSync(pinnedNode, ["scripts/fetch-nats-server.mjs"], {
+      cwd: root,
+      stdio: ["ignore", "pipe", "ignore"],
+      encoding: "utf8",
+    });
+    if (nats.status === 0) process.env.NATS_SERVER = nats.stdout.trim();
+    return [pinnedNode, ["deploy/src/scenarios/main.ts", ...args]];
+  },
+  bench: (args) => [pinnedNode, ["benchmarks/src/main.ts", ...args]],
+};
+
+const [name = "", ...args] = process.argv.slice(2);
+if (!Object.hasOwn(commands, name)) fail(`unknown command '${name}'; there are ${Object.keys(commands).join(", ")}`);
+install();
+const [program, programArgs] = commands[name](args);
+const child = spawn(program, programArgs, { cwd: root, stdio: "inherit" });
+// The terminal sends Ctrl-C to the whole group; the child decides when to end. A signal to this process alone is passed on.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  process.on(signal, () => {
+    if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal);
+  });
+}
+child.on("exit", (code, signal) => process.exit(code ?? (signal === "SIGINT" ? 130 : 1)));
