@@ -14,7 +14,10 @@ export interface StreamService {
   /** @throws STREAM_UNKNOWN */
   delete(name: StreamName): Promise<void>;
   /**
-   * Appends all events or none; resolves once they are durable.
+   * Appends all events or none; resolves once they are durable. Content types are compared with `sameContentType`. A stream that is
+   * closed is reported before a wrong content type, that before a wrong sequence. To close a closed stream without events succeeds.
+   * Facts that the protocol returns as headers travel in the details of the error: STREAM_CLOSED and OFFSET_UNKNOWN `nextOffset`,
+   * PRODUCER_EPOCH_STALE `producerEpoch` (the current one), PRODUCER_SEQUENCE_GAP `expectedSeq` and `receivedSeq`.
    * @throws STREAM_UNKNOWN, STREAM_CLOSED, CONTENT_TYPE_MISMATCH, PRODUCER_*, SEQUENCE_CONFLICT, QUOTA_EXCEEDED, STORAGE_FULL, OVERLOADED
    */
   append(name: StreamName, request: AppendRequest): Promise<AppendResult>;
