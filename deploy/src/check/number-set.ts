@@ -22,6 +22,20 @@ export class NumberSet {
     return known;
   }
 
+  /** The ranges, in order. */
+  ranges(): [from: number, to: number][] {
+    return this.#from.map((from, i) => [from, this.#to[i] as number]);
+  }
+
+  /** How many numbers of [from, to] are in the set. */
+  countWithin(from: number, to: number): number {
+    let count = 0;
+    for (let i = this.#firstEndingAtOrAfter(from); i < this.#from.length && (this.#from[i] as number) <= to; i++) {
+      count += Math.min(this.#to[i] as number, to) - Math.max(this.#from[i] as number, from) + 1;
+    }
+    return count;
+  }
+
   /** Ranges between `first` and the highest number that are not in the set. */
   missing(first: number): [from: number, to: number][] {
     const holes: [number, number][] = [];
