@@ -37,6 +37,25 @@ export const LIMITS = {
   mqttPacketBytesMax: 1_114_112,
   /** Idempotent producers kept for each stream; the least recently used one is forgotten first. */
   producersPerStreamMax: 10_000,
+  /** Streams that one cluster keeps. */
+  streamsMax: 1_000_000,
+  /** Streams whose records a core node keeps in memory. */
+  directoryCacheEntriesMax: 65_536,
+  /** Deleted names that are remembered, so that a late retry of their creation is told apart from a new one. */
+  deletedStreamsMax: 10_000,
+  /** Earlier ids remembered for each name. */
+  pastIdsPerNameMax: 64,
+  /** Incarnations remembered for each writer, and writers that a core node counts. */
+  incarnationsPerWriterMax: 64,
+  writersCountedMax: 100_000,
+  /** Requests of gateways that a core node works on at once; those above get OVERLOADED. */
+  uplinkAppendsInFlightMax: 1_024,
+  controlRequestsInFlightMax: 128,
+  controlRequestBytesMax: 1_048_576,
+  /** Streams in one resolve request. */
+  resolveStreamsMax: 1_024,
+  /** Pages of a stream that one fetch request may walk through. */
+  fetchPagesMax: 8,
 } as const;
 
 assert(LIMITS.eventBytesMax < LIMITS.requestBytesMax, "an event fits in a request");
