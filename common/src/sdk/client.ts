@@ -1,0 +1,196 @@
+import { isErrorCode, TributaryError } from "../errors.ts";
+import { encodeCbor } from "../format/cbor.ts";
+import { formatStreamName, type StreamName } from "../names.ts";
+import type { ProducerToken } from "../stream-service.ts";
+
+/** An event as an application sees it. */
+export interface OutgoingEvent {
+  readonly key?: string | undefined;
+  /** ms since 1970. */
+  readonly time?: number | undefined;
+  readonly data: Uint8Array;
+}
+
+/** One line of an envelope read. */
+export interface EnvelopeRecord {
+  readonly kind: "event" | "gap";
+  readonly key: string;
+  /** ms since 1970. */
+  readonly time: number;
+  readonly segment: string;
+  readonly ordinal: number;
+  readonly writer: string;
+  readonly incarnation: string;
+  readonly lane: string;
+  readonly number: number;
+  readonly data: Uint8Array;
+  readonly gap?: { readonly first: number; readonly count: number; readonly reason: string };
+}
+
+export interface EnvelopePage {
+  readonly records: readonly EnvelopeRecord[];
+  readonly nextOffset: string;
+  readonly upToDate: boolean;
+  readonly closed: boolean;
+}
+
+export interface StreamDescription {
+  readonly scope: string;
+  readonly stream: string;
+  readonly id: string;
+  readonly contentType: string;
+  readonly events: number;
+  readonly closed: boolean;
+  readonly createdAtMs: number;
+  readonly firstOffset: string;
+  readonly nextOffset: string;
+  readonly segments: readonly { readonly id: string; readonly length: number }[];
+}
+
+export interface ClientOptions {
+  /** Address of a gateway or core, such as http://127.0.0.1:8080. */
+  readonly server: string;
+  readonly token?: string | undefined;
+}
+
+/** Client of the HTTP data plane, for gateways and cores alike. Every failure is a TributaryError with the server's code. */
+export class TributaryClient {
+  readonly #server: string;
+  readonly #headers: Readonly<Record<string, string>>;
+
+  constructor(options: ClientOptions) {
+    this.#server = options.server.replace(/\/+$/, "");
+    this.#headers = options.token ? { authorization: `Bearer ${options.token}` } : {};
+  }
+
+  /** Resolves with false if the stream existed with the same configuration. @throws STREAM_EXISTS, INVALID_NAME */
+  async createStream(name: StreamName, options: { contentType?: string; segments?: number } = {}): Promise<boolean> {
+    const headers: Record<string, string> = {};
+    if (options.contentType !== undefined) headers["content-type"] = options.contentType;
+    if (options.segments !== undefined) headers["tributary-segments"] = String(options.segments);
+    const response = await this.#request("PUT", streamPath(name), { headers });
+    await response.arrayBuffer();
+    return response.status === 201;
+  }
+
+  async describeStream(name: StreamName): Promise<StreamDescription> {
+    return (await (await this.#request("GET", managementPath(name))).json()) as StreamDescription;
+  }
+
+  async listStreams(scope?: string): Promise<StreamDescription[]> {
+    const scopes =
+      scope === undefined ? ((await (await this.#request("GET", "/v1/scopes")).json()) as { scopes: string[] }).scopes : [scope];
+    const streams: StreamDescription[] = [];
+    for (const each of scopes) {
+      let after: string | undefined;
+      do {
+        const query = after === undefined ? "" : `?after=${encodeURIComponent(after)}`;
+        const page = (await (await this.#request("GET", `/v1/scopes/${encodeURIComponent(each)}/streams${query}`)).json()) as {
+          streams: StreamDescription[];
+          next?: string;
+        };
+        streams.push(...page.streams);
+        after = page.next;
+      } while (after !== undefined);
+    }
+    return streams;
+  }
+
+  async deleteStream(name: StreamName): Promise<void> {
+    await (await this.#request("DELETE", streamPath(name))).arrayBuffer();
+  }
+
+  /** Appends all events or none, in one request. @throws as the server answers */
+  async append(name: StreamName, events: readonly OutgoingEvent[], producer?: ProducerToken): Promise<void> {
+    const headers: Record<string, string> = { "content-type": "application/vnd.tributary.batch+cbor" };
+    if (producer) {
+      headers["producer-id"] = producer.id;
+      headers["producer-epoch"] = String(producer.epoch);
+      headers["producer-seq"] = String(producer.seq);
+    }
+    const body = encodeCbor(
+      events.map(({ key, time, data }) => ({ ...(key === undefined ? {} : { key }), ...(time === undefined ? {} : { time }), data })),
+    );
+    await (await this.#request("POST", streamPath(name), { headers, body })).arrayBuffer();
+  }
+
+  /** One page of an envelope read. `follow` waits at the end of the stream until something comes or the server's long-poll ends. */
+  async readPage(name: StreamName, options: { offset: string; follow?: boolean; signal?: AbortSignal }): Promise<EnvelopePage> {
+    const live = options.follow ? "&live=long-poll" : "";
+    const path = `${streamPath(name)}?view=envelope&offset=${encodeURIComponent(options.offset)}${live}`;
+    const response = await this.#request("GET", path, {
+      headers: { accept: "application/x-ndjson" },
+      ...(options.signal ? { signal: options.signal } : {}),
+    });
+    const text = await response.text();
+    return {
+      records: text.split("\n").flatMap((line) => (line === "" ? [] : [parseRecord(line)])),
+      nextOffset: response.headers.get("stream-next-offset") ?? options.offset,
+      upToDate: response.headers.has("stream-up-to-date"),
+      closed: response.headers.has("stream-closed"),
+    };
+  }
+
+  /** Pages from an offset on: to the end, or with `follow` until the signal aborts or the stream is closed. */
+  async *readPages(name: StreamName, options: { offset: string; follow?: boolean; signal?: AbortSignal }): AsyncGenerator<EnvelopePage> {
+    let offset = options.offset;
+    let live = false;
+    for (;;) {
+      const page = await this.readPage(name, { ...options, offset, follow: live && options.follow === true });
+      yield page;
+      offset = page.nextOffset;
+      if (page.closed || (page.upToDate && !options.follow)) return;
+      live = page.upToDate;
+    }
+  }
+
+  async status(): Promise<Record<string, unknown>> {
+    return (await (await this.#request("GET", "/v1/status")).json()) as Record<string, unknown>;
+  }
+
+  async #request(
+    method: string,
+    path: string,
+    options: { headers?: Record<string, string>; body?: Uint8Array; signal?: AbortSignal } = {},
+  ): Promise<Response> {
+    let response: Response;
+    try {
+      response = await fetch(`${this.#server}${path}`, {
+        method,
+        headers: { ...this.#headers, ...options.headers },
+        ...(options.body ? { body: options.body as BodyInit } : {}),
+        ...(options.signal ? { signal: options.signal } : {}),
+      });
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
+      throw new TributaryError("SERVER_UNREACHABLE", `${this.#server} does not answer (${cause})`, {}, { cause: error });
+    }
+    if (response.ok || response.status === 304) return response;
+    throw await problemOf(response);
+  }
+}
+
+function streamPath(name: StreamName): string {
+  return `/v1/stream/${formatStreamName(name)}`;
+}
+
+function managementPath(name: StreamName): string {
+  return `/v1/scopes/${name.scope}/streams/${name.stream}`;
+}
+
+async function problemOf(response: Response): Promise<TributaryError> {
+  const text = await response.text();
+  try {
+    const problem = JSON.parse(text) as { code?: unknown; detail?: unknown };
+    if (isErrorCode(problem.code)) return new TributaryError(problem.code, String(problem.detail ?? response.statusText));
+  } catch {
+    // Not a problem document: whatever stands between us and the server answered.
+  }
+  return new TributaryError("SERVER_UNREACHABLE", `the answer is ${response.status} ${response.statusText}: ${text.slice(0, 200)}`);
+}
+
+function parseRecord(line: string): EnvelopeRecord {
+  const { base64, data, ...rest } = JSON.parse(line) as Omit<EnvelopeRecord, "data"> & { data?: string; base64?: string };
+  return { ...rest, data: base64 === undefined ? Buffer.from(data ?? "", "utf8") : Buffer.from(base64, "base64") };
+}
