@@ -1,0 +1,166 @@
+import { LIMITS } from "@tributary/common/limits";
+import type { Id, StreamName } from "@tributary/common/names";
+import type { EdgeProducer, EdgeStateSnapshot, EdgeStream, StateChange } from "./edge-store.ts";
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+export type EdgeStreamState = Mutable<EdgeStream>;
+export interface ProducerState {
+  readonly epoch: number;
+  readonly seq: number;
+}
+
+/**
+ * What a gateway remembers beside its events. The store folds it over the log, the gateway keeps a copy by folding the same
+ * changes in the same order: both must come to the same state, forgotten producers included, so nothing here may depend on
+ * anything but the changes.
+ */
+export interface EdgeState {
+  readonly streams: Map<Id, EdgeStreamState>;
+  /** By stream, then by producer id, least recently used first. */
+  readonly producers: Map<Id, Map<string, ProducerState>>;
+  /** By client, least recently used first; ids in the order in which they were taken. */
+  readonly packetIds: Map<string, Set<number>>;
+  /** Packet ids of all clients together. */
+  packetIdCount: number;
+}
+
+export function emptyEdgeState(): EdgeState {
+  return { streams: new Map(), producers: new Map(), packetIds: new Map(), packetIdCount: 0 };
+}
+
+/** Folds one change. Total: a change for a stream that is unknown (its creation was lost to damage) is left out. */
+export function applyChange(state: EdgeState, change: StateChange): void {
+  switch (change.type) {
+    case "create-stream":
+      if (!state.streams.has(change.id)) state.streams.set(change.id, newStream(change));
+      break;
+    case "map-stream":
+      update(state, change.id, { mapping: change.mapping });
+      break;
+    case "close-stream":
+      update(state, change.id, { closed: true });
+      break;
+    case "delete-stream":
+      state.producers.delete(change.id);
+      update(state, change.id, { deleted: true });
+      break;
+    case "stream-seq":
+      update(state, change.id, { streamSeq: change.streamSeq });
+      break;
+    case "producer":
+      setProducer(state, change);
+      break;
+    case "packet-id":
+      addPacketId(state, change.clientId, change.packetId);
+      break;
+    case "release-packet-id":
+      releasePacketId(state, change.clientId, change.packetId);
+      break;
+    case "clear-packet-ids":
+      forgetClient(state, change.clientId);
+      break;
+  }
+}
+
+function newStream(change: Extract<StateChange, { type: "create-stream" }>): EdgeStreamState {
+  const { id, name, contentType, segments, createdAtMs, closed } = change;
+  return {
+    id,
+    name,
+    contentType,
+    segments,
+    createdAtMs,
+    closed,
+    deleted: false,
+    nextOrdinal: 0,
+    firstOrdinal: 0,
+    streamSeq: "",
+    mapping: undefined,
+  };
+}
+
+function update(state: EdgeState, id: Id, change: Partial<EdgeStream>): void {
+  const stream = state.streams.get(id);
+  if (stream) Object.assign(stream, change);
+}
+
+function setProducer(state: EdgeState, { id, producerId, epoch, seq }: Extract<StateChange, { type: "producer" }>): void {
+  const stream = state.streams.get(id);
+  if (!stream || stream.deleted) return;
+  let producers = state.producers.get(id);
+  if (!producers) {
+    producers = new Map();
+    state.producers.set(id, producers);
+  }
+  // A Map lists its keys in the order of insertion: taking a producer out and in again makes it the most recent one.
+  producers.delete(producerId);
+  producers.set(producerId, { epoch, seq });
+  if (producers.size > LIMITS.producersPerStreamMax) forgetFirst(producers);
+}
+
+function addPacketId(state: EdgeState, clientId: string, packetId: number): void {
+  const ids = state.packetIds.get(clientId) ?? new Set<number>();
+  state.packetIds.delete(clientId);
+  state.packetIds.set(clientId, ids);
+  if (!ids.has(packetId)) state.packetIdCount++;
+  ids.add(packetId);
+  // A client of this very change is the most recent one, so it is forgotten last; the ids of one client are bounded by their 16 bits.
+  while (state.packetIdCount > LIMITS.packetIdsMax && state.packetIds.size > 1) {
+    forgetClient(state, state.packetIds.keys().next().value as string);
+  }
+}
+
+function releasePacketId(state: EdgeState, clientId: string, packetId: number): void {
+  const ids = state.packetIds.get(clientId);
+  if (!ids?.delete(packetId)) return;
+  state.packetIdCount--;
+  if (ids.size === 0) state.packetIds.delete(clientId);
+}
+
+function forgetClient(state: EdgeState, clientId: string): void {
+  state.packetIdCount -= state.packetIds.get(clientId)?.size ?? 0;
+  state.packetIds.delete(clientId);
+}
+
+function forgetFirst(map: Map<string, unknown>): void {
+  map.delete(map.keys().next().value as string);
+}
+
+/** Takes a stream out altogether: it was deleted and nothing of it is held any more. */
+export function forgetStream(state: EdgeState, id: Id): void {
+  state.streams.delete(id);
+  state.producers.delete(id);
+}
+
+/** Where events go whose stream's creation was lost to damage: they must neither vanish nor stop the rest. */
+export function recoveredStreamName(id: Id): StreamName {
+  return { scope: "recovered", stream: id };
+}
+
+export function snapshotEdgeState(state: EdgeState): EdgeStateSnapshot {
+  const producers: EdgeProducer[] = [];
+  for (const [streamId, byId] of state.producers) {
+    for (const [producerId, { epoch, seq }] of byId) producers.push({ streamId, producerId, epoch, seq });
+  }
+  return {
+    streams: Array.from(state.streams.values(), (stream) => ({ ...stream })),
+    producers,
+    packetIds: Array.from(state.packetIds, ([clientId, ids]) => ({ clientId, packetIds: [...ids] })),
+  };
+}
+
+/** The inverse of snapshotEdgeState, order of use included. */
+export function restoreEdgeState(snapshot: EdgeStateSnapshot): EdgeState {
+  const state = emptyEdgeState();
+  for (const stream of snapshot.streams) state.streams.set(stream.id, { ...stream });
+  for (const { streamId, producerId, epoch, seq } of snapshot.producers) {
+    const producers = state.producers.get(streamId) ?? new Map<string, ProducerState>();
+    producers.set(producerId, { epoch, seq });
+    state.producers.set(streamId, producers);
+  }
+  for (const { clientId, packetIds } of snapshot.packetIds) {
+    state.packetIds.set(clientId, new Set(packetIds));
+    state.packetIdCount += packetIds.length;
+  }
+  return state;
+}
