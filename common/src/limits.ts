@@ -8,6 +8,8 @@ export const LIMITS = {
   eventBytesMax: 1_048_576,
   /** Body of one append request. */
   requestBytesMax: 8_388_608,
+  /** Bodies of all append requests that are being taken in, together. */
+  requestBytesInFlightMax: 67_108_864,
   /** Events in one append request. */
   requestEventsMax: 50_000,
   routingKeyBytesMax: 256,
@@ -35,6 +37,11 @@ export const LIMITS = {
   readPageEventsMax: 10_000,
   longPollMsMax: 20_000,
   mqttPacketBytesMax: 1_114_112,
+  mqttConnectionsMax: 20_000,
+  /** Publishes of one MQTT connection taken and not yet answered; more are left in its socket. */
+  mqttUnansweredMax: 2_048,
+  /** From an MQTT connection's begin to its CONNECT. */
+  mqttConnectMsMax: 10_000,
   /** Idempotent producers kept for each stream; the least recently used one is forgotten first. */
   producersPerStreamMax: 10_000,
   /** MQTT packet ids of QoS 2 publishes kept by one gateway; those of the client that took one longest ago are forgotten first. */

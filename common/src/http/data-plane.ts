@@ -1,0 +1,202 @@
+import { type Context, Hono } from "hono";
+import type { Clock } from "../clock.ts";
+import { TributaryError, toTributaryError } from "../errors.ts";
+import { LIMITS } from "../limits.ts";
+import { DEFAULT_SCOPE, type StreamName, streamName } from "../names.ts";
+import type { Random } from "../random.ts";
+import type { StreamService } from "../stream-service.ts";
+import { AccessPolicy, addCorsHeaders, preflightHeaders } from "./access.ts";
+import { handleAppend } from "./append.ts";
+import { BodyBudget } from "./body.ts";
+import { handleCreate } from "./create.ts";
+import { handleManagement } from "./management.ts";
+import { methodNotAllowed } from "./methods.ts";
+import type { Plane } from "./plane.ts";
+import { problemResponse } from "./problem.ts";
+import { handleRead } from "./read.ts";
+import { reply, replyJson } from "./reply.ts";
+
+export interface DataPlaneOptions {
+  readonly streams: StreamService;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** undefined: everyone who reaches the server may use it. */
+  readonly bearerToken?: string;
+  readonly serverName: string;
+  readonly side: "gateway" | "core";
+  /** Whether the server can do its work now, and why not. Default: it can. */
+  readonly ready?: () => Readiness | Promise<Readiness>;
+  /** Prometheus text of `/metrics`. Default: the path does not exist. */
+  readonly metricsText?: () => Promise<string>;
+  /** Body of `/status`. Default: name and side alone. */
+  readonly status?: () => unknown;
+  readonly longPollMsMax?: number;
+  /** Where defects are reported. Default: standard error. */
+  readonly reportError?: (error: unknown) => void;
+}
+
+export interface Readiness {
+  readonly ready: boolean;
+  readonly detail?: string;
+}
+
+/** What the server gives to each request: a signal that it is closing. */
+export interface DataPlaneEnv {
+  Bindings: { closing?: AbortSignal };
+}
+
+type PlaneContext = Context<DataPlaneEnv>;
+type Handler = (request: Request, path: string, closing: AbortSignal | undefined) => Response | Promise<Response>;
+
+const STREAM_PREFIX = "/v1/stream/";
+const SCOPES_PREFIX = "/v1/scopes";
+
+/** The HTTP data plane of PROTOCOL.md over a StreamService, as a web-standard application. */
+export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
+  const access = new AccessPolicy(options.bearerToken);
+  const plane: Plane = {
+    streams: options.streams,
+    clock: options.clock,
+    random: options.random,
+    bodies: new BodyBudget(LIMITS.requestBytesInFlightMax),
+    longPollMsMax: options.longPollMsMax ?? LIMITS.longPollMsMax,
+    cacheScope: access.guarded ? "private" : "public",
+    reportError: options.reportError ?? ((error) => console.error(error)),
+  };
+
+  const route =
+    (needsToken: boolean, handler: Handler) =>
+    async (c: PlaneContext): Promise<Response> => {
+      const request = c.req.raw;
+      const origin = request.headers.get("origin");
+      let allowOrigin: string | undefined;
+      let response: Response;
+      try {
+        if (origin !== null) allowOrigin = access.allowOrigin(origin);
+        if (request.method === "OPTIONS") response = reply(204, null, preflightHeaders());
+        else {
+          if (needsToken) access.assertToken(request.headers);
+          response = await handler(request, c.req.path, c.env?.closing);
+        }
+      } catch (error) {
+        response = failed(plane, error);
+      }
+      if (allowOrigin !== undefined) addCorsHeaders(response, allowOrigin);
+      return response;
+    };
+
+  const app = new Hono<DataPlaneEnv>();
+  app.all(
+    `${STREAM_PREFIX}*`,
+    route(true, (request, path, closing) => streamRequest(plane, request, path, closing)),
+  );
+  const management = route(true, (request, path) => handleManagement(plane, splitPath(path, SCOPES_PREFIX), request));
+  app.all(SCOPES_PREFIX, management);
+  app.all(`${SCOPES_PREFIX}/*`, management);
+  app.all(
+    "/health",
+    route(false, (request) => get(request, () => replyJson(200, { status: "ok", ...identity(options) }))),
+  );
+  app.all(
+    "/ready",
+    route(false, (request, _path, closing) => get(request, () => readiness(options, closing))),
+  );
+  app.all(
+    "/status",
+    route(true, (request) => get(request, () => replyJson(200, { ...identity(options), ...statusOf(options) }))),
+  );
+  app.all(
+    "/metrics",
+    route(true, (request) => get(request, () => metrics(options))),
+  );
+  app.notFound(
+    route(false, (_request, path) => {
+      throw new TributaryError("NOT_FOUND", `there is nothing at ${path.slice(0, 200)}`);
+    }),
+  );
+  return app;
+}
+
+function failed(plane: Plane, error: unknown): Response {
+  const known = toTributaryError(error);
+  if (known.code === "INTERNAL") plane.reportError(error);
+  return problemResponse(known);
+}
+
+function get(request: Request, answer: () => Response | Promise<Response>): Response | Promise<Response> {
+  if (request.method !== "GET" && request.method !== "HEAD") throw methodNotAllowed(request.method, "GET, HEAD");
+  return answer();
+}
+
+function identity({ serverName, side }: DataPlaneOptions): { server: string; side: string } {
+  return { server: serverName, side };
+}
+
+function statusOf(options: DataPlaneOptions): object {
+  return { status: options.status?.() ?? null };
+}
+
+async function readiness(options: DataPlaneOptions, closing: AbortSignal | undefined): Promise<Response> {
+  const { ready, detail } = closing?.aborted
+    ? { ready: false, detail: "the server is stopping" }
+    : ((await options.ready?.()) ?? { ready: true, detail: undefined });
+  return replyJson(ready ? 200 : 503, { ready, ...(detail !== undefined && { detail }) });
+}
+
+async function metrics(options: DataPlaneOptions): Promise<Response> {
+  if (options.metricsText === undefined) throw new TributaryError("NOT_FOUND", "this server has no metrics");
+  return reply(200, await options.metricsText(), {
+    "Content-Type": "text/plain; version=0.0.4; charset=utf-8",
+    "Cache-Control": "no-store",
+  });
+}
+
+/** The parts of the path behind a prefix, decoded. @throws NOT_FOUND */
+function splitPath(path: string, prefix: string): string[] {
+  const rest = path.slice(prefix.length).replace(/^\//, "");
+  if (rest === "") return [];
+  try {
+    return rest.split("/").map((part) => (part.includes("%") ? decodeURIComponent(part) : part));
+  } catch {
+    throw new TributaryError("NOT_FOUND", "the path is not properly percent-encoded");
+  }
+}
+
+function streamOfPath(path: string): StreamName {
+  const parts = splitPath(path, STREAM_PREFIX);
+  if (parts[0] === "__ds") throw new TributaryError("NOT_FOUND", "subscriptions are not supported yet");
+  const [first, second] = parts;
+  if (first === undefined || parts.length > 2) throw new TributaryError("NOT_FOUND", "a stream is at /v1/stream/{scope}/{stream}");
+  return second === undefined ? streamName(DEFAULT_SCOPE, first) : streamName(first, second);
+}
+
+async function streamRequest(plane: Plane, request: Request, path: string, closing: AbortSignal | undefined): Promise<Response> {
+  const name = streamOfPath(path);
+  if (closing?.aborted) throw new TributaryError("SHUTTING_DOWN", "the server is stopping");
+  switch (request.method) {
+    case "POST":
+      return handleAppend(plane, name, request);
+    case "GET":
+      return handleRead(plane, name, request, closing);
+    case "HEAD":
+      return handleHead(plane, name);
+    case "PUT":
+      return handleCreate(plane, name, request);
+    case "DELETE":
+      await plane.streams.delete(name);
+      return reply(204, null, {});
+    default:
+      throw methodNotAllowed(request.method, "GET, HEAD, POST, PUT, DELETE");
+  }
+}
+
+async function handleHead(plane: Plane, name: StreamName): Promise<Response> {
+  const info = await plane.streams.describe(name);
+  const headers: Record<string, string> = {
+    "Content-Type": info.contentType,
+    "Stream-Next-Offset": info.nextOffset,
+    "Cache-Control": "no-store",
+  };
+  if (info.closed) headers["Stream-Closed"] = "true";
+  return reply(200, null, headers);
+}

@@ -1,0 +1,82 @@
+import { hasCode } from "../errors.ts";
+import { nextCursor } from "./cursor.ts";
+import { linkSignals } from "./link-signals.ts";
+import { type LiveRead, readVisible, type VisiblePage } from "./read-page.ts";
+import { reply } from "./reply.ts";
+
+/** A connection is given up after this time, so that caches in between can join clients anew (Durable Streams, section 10.2). */
+const CONNECTION_MS_MAX = 60_000;
+/** A silent connection says at least this often that it is alive. */
+const KEEP_ALIVE_MS = 15_000;
+
+const encoder = new TextEncoder();
+
+/**
+ * Follows a stream from its first page on, as server-sent events: pages as `data`, each with a `control` event behind it. A page is read only when the
+ * connection has taken the one before, so a slow reader costs one page of memory.
+ */
+export function sseResponse(read: LiveRead, first: VisiblePage): Response {
+  const link = linkSignals([read.request.signal, read.closing]);
+  const chunks = follow(read, first, link.signal);
+  const body = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { done, value } = await chunks.next();
+        if (!done) return controller.enqueue(encoder.encode(value));
+        link.unlink();
+        controller.close();
+      },
+      cancel() {
+        link.abort();
+        link.unlink();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  const headers: Record<string, string> = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    // Tells nginx not to collect the events.
+    "X-Accel-Buffering": "no",
+  };
+  if (read.format.sse.base64) headers["Stream-SSE-Data-Encoding"] = "base64";
+  return reply(200, body, headers);
+}
+
+async function* follow(read: LiveRead, first: VisiblePage, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
+  const { plane, name, format } = read;
+  const endMs = plane.clock.monotonicMs() + CONNECTION_MS_MAX;
+  let page = first;
+  try {
+    for (;;) {
+      yield pageEvents(read, page);
+      const leftMs = endMs - plane.clock.monotonicMs();
+      if (page.closed || signal.aborted || leftMs <= 0) return;
+      if (page.upToDate) {
+        await plane.streams.waitForData(name, page.nextOffset, { timeoutMs: Math.min(KEEP_ALIVE_MS, leftMs), signal });
+        if (signal.aborted) return;
+      }
+      page = await readVisible(plane.streams, name, page.nextOffset, format);
+    }
+  } catch (error) {
+    // The status line is long gone. The connection ends, and the client meets the error when it comes back.
+    if (!hasCode(error, "STREAM_UNKNOWN", "STREAM_GONE", "OFFSET_GONE", "SHUTTING_DOWN")) plane.reportError(error);
+  }
+}
+
+function pageEvents({ plane, format, cursor }: LiveRead, page: VisiblePage): string {
+  const control = page.closed
+    ? { streamNextOffset: page.nextOffset, upToDate: true, streamClosed: true }
+    : {
+        streamNextOffset: page.nextOffset,
+        streamCursor: nextCursor(plane.clock, plane.random, cursor),
+        ...(page.upToDate && { upToDate: true }),
+      };
+  const data = page.events.length > 0 ? sseEvent("data", format.sse.data(page.events)) : "";
+  return data + sseEvent("control", JSON.stringify(control));
+}
+
+/** Each line of the payload becomes a line of the event, so that no payload can end it or begin another. CR alone ends a line, too. */
+export function sseEvent(type: string, payload: string): string {
+  return `event: ${type}\ndata: ${payload.replace(/\r\n|\r|\n/g, "\ndata: ")}\n\n`;
+}
