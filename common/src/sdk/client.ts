@@ -41,7 +41,8 @@ export interface StreamDescription {
   readonly contentType: string;
   readonly events: number;
   readonly closed: boolean;
-  readonly createdAtMs: number;
+  /** RFC 3339. */
+  readonly createdAt: string;
   readonly firstOffset: string;
   readonly nextOffset: string;
   readonly segments: readonly { readonly id: string; readonly length: number }[];
@@ -79,7 +80,9 @@ export class TributaryClient {
 
   async listStreams(scope?: string): Promise<StreamDescription[]> {
     const scopes =
-      scope === undefined ? ((await (await this.#request("GET", "/v1/scopes")).json()) as { scopes: string[] }).scopes : [scope];
+      scope === undefined
+        ? ((await (await this.#request("GET", "/v1/scopes")).json()) as { scopes: { name: string }[] }).scopes.map((s) => s.name)
+        : [scope];
     const streams: StreamDescription[] = [];
     for (const each of scopes) {
       let after: string | undefined;
@@ -145,7 +148,7 @@ export class TributaryClient {
   }
 
   async status(): Promise<Record<string, unknown>> {
-    return (await (await this.#request("GET", "/v1/status")).json()) as Record<string, unknown>;
+    return (await (await this.#request("GET", "/status")).json()) as Record<string, unknown>;
   }
 
   async #request(
@@ -190,7 +193,18 @@ async function problemOf(response: Response): Promise<TributaryError> {
   return new TributaryError("SERVER_UNREACHABLE", `the answer is ${response.status} ${response.statusText}: ${text.slice(0, 200)}`);
 }
 
+interface WireRecord extends Omit<EnvelopeRecord, "data" | "gap"> {
+  readonly data?: string;
+  readonly base64?: string;
+  readonly first?: number;
+  readonly count?: number;
+  readonly reason?: string;
+}
+
 function parseRecord(line: string): EnvelopeRecord {
-  const { base64, data, ...rest } = JSON.parse(line) as Omit<EnvelopeRecord, "data"> & { data?: string; base64?: string };
-  return { ...rest, data: base64 === undefined ? Buffer.from(data ?? "", "utf8") : Buffer.from(base64, "base64") };
+  const { base64, data, first, count, reason, ...rest } = JSON.parse(line) as WireRecord;
+  const bytes = base64 === undefined ? Buffer.from(data ?? "", "utf8") : Buffer.from(base64, "base64");
+  return rest.kind === "gap"
+    ? { ...rest, data: bytes, gap: { first: first ?? 0, count: count ?? 0, reason: reason ?? "" } }
+    : { ...rest, data: bytes };
 }

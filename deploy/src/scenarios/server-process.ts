@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream, type WriteStream } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { PHASES, type Phase } from "@tributary/common/phases";
+import type { Victim } from "./victim.ts";
 
 const TRIBUTARY = fileURLToPath(new URL("../../bin/tributary.mjs", import.meta.url));
 const PHASE_LINE = /^phase (\w+) (begin|end)$/;
@@ -22,14 +23,14 @@ const READY_MS_MAX = 30_000;
 const POLL_MS = 20;
 
 /** One server of a scenario as a real process, started again after each kill. */
-export class ServerProcess {
+export class ServerProcess implements Victim {
   readonly #options: ServerOptions;
   readonly #log: WriteStream;
   readonly #open: Record<Phase, number>;
   #child: ChildProcess | undefined;
   #exited: Promise<void> = Promise.resolve();
   #rest = "";
-  #onBegin: ((phase: Phase) => void) | undefined;
+  #beginListener: ((phase: Phase) => void) | undefined;
   /** Milliseconds from the last spawn to /ready. */
   readyMs = 0;
 
@@ -47,9 +48,9 @@ export class ServerProcess {
     return this.#child?.pid ?? 0;
   }
 
-  /** Calls back at the next begin of any phase. */
-  onNextBegin(listener: ((phase: Phase) => void) | undefined): void {
-    this.#onBegin = listener;
+  /** Calls back at each begin of a phase, until it is called with undefined. */
+  onBegin(listener: ((phase: Phase) => void) | undefined): void {
+    this.#beginListener = listener;
   }
 
   /** Spawns it and resolves once it is ready. */
@@ -105,7 +106,7 @@ export class ServerProcess {
       }
       const phase = match[1] as Phase;
       this.#open[phase] += match[2] === "begin" ? 1 : -1;
-      if (match[2] === "begin") this.#onBegin?.(phase);
+      if (match[2] === "begin") this.#beginListener?.(phase);
     }
   }
 }

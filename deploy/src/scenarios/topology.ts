@@ -1,0 +1,131 @@
+import { join } from "node:path";
+import { freePorts } from "@tributary/common/testing/free-ports";
+import { type NatsServer, startNatsServer } from "@tributary/common/testing/nats-server";
+import { ServerProcess } from "./server-process.ts";
+import type { Victim } from "./victim.ts";
+
+/** Servers of a scenario, and where clients find them. */
+export interface Topology {
+  readonly gatewayUrl: string;
+  readonly coreUrl: string;
+  readonly httpPort: number;
+  readonly mqttPort: number;
+  /** What may be killed. */
+  readonly victims: readonly Victim[];
+  /** Ends everything, politely first. */
+  destroy(): Promise<void>;
+}
+
+interface TopologyOptions {
+  readonly folder: string;
+  readonly runtime: readonly string[];
+}
+
+/** Gateway and core in one process with the embedded engines. */
+export async function embeddedTopology({ folder, runtime }: TopologyOptions): Promise<Topology> {
+  const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
+  const server = new ServerProcess({
+    name: "appliance",
+    args: [
+      "up",
+      "--data",
+      join(folder, "data"),
+      "--http-port",
+      `${httpPort}`,
+      "--mqtt-port",
+      `${mqttPort}`,
+      "--core-port",
+      `${corePort}`,
+      "--set",
+      "edge.vitalsIntervalMs=0",
+    ],
+    readyUrl: `http://127.0.0.1:${corePort}/ready`,
+    logPath: join(folder, "appliance.log"),
+    runtime,
+  });
+  await server.start();
+  return {
+    gatewayUrl: `http://127.0.0.1:${httpPort}`,
+    coreUrl: `http://127.0.0.1:${corePort}`,
+    httpPort,
+    mqttPort,
+    victims: [server],
+    destroy: async () => void (await server.stop()),
+  };
+}
+
+/** Gateway, core and nats-server as processes of their own. */
+export async function natsTopology({ folder, runtime }: TopologyOptions): Promise<Topology> {
+  const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
+  const nats = await startNatsServer({ jetstream: true, syncAlways: true, storeDir: join(folder, "nats") });
+  const core = new ServerProcess({
+    name: "core",
+    args: [
+      "core",
+      "--data",
+      join(folder, "core"),
+      "--nats",
+      nats.url,
+      "--http-port",
+      `${corePort}`,
+      "--set",
+      `nats.monitorUrl=${nats.monitorUrl}`,
+    ],
+    readyUrl: `http://127.0.0.1:${corePort}/ready`,
+    logPath: join(folder, "core.log"),
+  });
+  const edge = new ServerProcess({
+    name: "edge",
+    args: [
+      "edge",
+      "--data",
+      join(folder, "edge"),
+      "--nats",
+      nats.url,
+      "--http-port",
+      `${httpPort}`,
+      "--mqtt-port",
+      `${mqttPort}`,
+      "--set",
+      "edge.vitalsIntervalMs=0",
+    ],
+    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
+    logPath: join(folder, "edge.log"),
+    runtime,
+  });
+  await core.start();
+  await edge.start();
+  return {
+    gatewayUrl: `http://127.0.0.1:${httpPort}`,
+    coreUrl: `http://127.0.0.1:${corePort}`,
+    httpPort,
+    mqttPort,
+    victims: [edge, core, natsVictim(nats)],
+    async destroy() {
+      await edge.stop();
+      await core.stop();
+      await nats.stop();
+    },
+  };
+}
+
+/** Kills of the nats-server interrupt the others' phases only from outside: they are not counted. */
+function natsVictim(nats: NatsServer): Victim {
+  let readyMs = 0;
+  return {
+    name: "nats-server",
+    get readyMs() {
+      return readyMs;
+    },
+    onBegin() {},
+    async kill() {
+      await nats.kill();
+      return [];
+    },
+    async start() {
+      const startedAt = performance.now();
+      await nats.restart();
+      readyMs = performance.now() - startedAt;
+    },
+  };
+}
