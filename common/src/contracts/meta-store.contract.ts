@@ -23,7 +23,7 @@ export function metaStoreContract(name: string, setup: () => Promise<MetaStoreFi
       expect(await store.get("streams/a")).toBeUndefined();
       const revision = await store.create("streams/a", text("one"));
       expect(revision).toBeGreaterThan(0);
-      expect(await store.get("streams/a")).toEqual({ key: "streams/a", value: text("one"), revision });
+      expect(plain(await store.get("streams/a"))).toEqual({ key: "streams/a", value: "one", revision });
       await expect(store.create("streams/a", text("two"))).rejects.toMatchObject({ code: "META_EXISTS" });
       expect(string((await store.get("streams/a"))?.value)).toBe("one");
     });
@@ -33,8 +33,8 @@ export function metaStoreContract(name: string, setup: () => Promise<MetaStoreFi
       const bytes = Uint8Array.from({ length: 40_000 }, (_, i) => i & 0xff);
       const revision = await store.create("empty", new Uint8Array());
       await store.create("binary", bytes);
-      expect(await store.get("empty")).toEqual({ key: "empty", value: new Uint8Array(), revision });
-      expect((await store.get("binary"))?.value).toEqual(bytes);
+      expect(plain(await store.get("empty"))).toEqual({ key: "empty", value: "", revision });
+      expect(Buffer.compare((await store.get("binary"))?.value ?? new Uint8Array(), bytes)).toBe(0);
     });
 
     test("updates a key only at the revision given", async () => {
@@ -44,7 +44,7 @@ export function metaStoreContract(name: string, setup: () => Promise<MetaStoreFi
       expect(second).toBeGreaterThan(first);
       await expect(store.update("k", text("stale"), first)).rejects.toMatchObject({ code: "META_CONFLICT" });
       await expect(store.update("missing", text("x"), second)).rejects.toMatchObject({ code: "META_CONFLICT" });
-      expect(await store.get("k")).toEqual({ key: "k", value: text("2"), revision: second });
+      expect(plain(await store.get("k"))).toEqual({ key: "k", value: "2", revision: second });
     });
 
     test("changes of one key leave the revisions of others alone", async () => {
@@ -156,23 +156,23 @@ export function metaStoreContract(name: string, setup: () => Promise<MetaStoreFi
       await writer.create("w/ab/c", text("1"));
       await writer.delete("w/gone", await writer.create("w/gone", text("1")));
       await writer.create("wx", text("not mine"));
-      const seen: MetaChange[] = [];
+      const seen: ReturnType<typeof plain>[] = [];
       const abort = new AbortController();
-      const watching = store.watch("w", abort.signal, (change) => void seen.push(change));
-      await vi.waitFor(() => expect(seen.map((c) => c.key).toSorted()).toEqual(["w/a", "w/ab/c"]), WAIT_MS);
+      const watching = store.watch("w", abort.signal, (change) => void seen.push(plain(change)));
+      await vi.waitFor(() => expect(seen.map((c) => c?.key).toSorted()).toEqual(["w/a", "w/ab/c"]), WAIT_MS);
 
       const created = await writer.create("w/new", text("1"));
-      await vi.waitFor(() => expect(seen).toContainEqual({ key: "w/new", value: text("1"), revision: created }), WAIT_MS);
+      await vi.waitFor(() => expect(seen).toContainEqual({ key: "w/new", value: "1", revision: created }), WAIT_MS);
       await writer.create("wy", text("not mine"));
       const updated = await writer.update("w/new", text("2"), created);
-      await vi.waitFor(() => expect(seen).toContainEqual({ key: "w/new", value: text("2"), revision: updated }), WAIT_MS);
+      await vi.waitFor(() => expect(seen).toContainEqual({ key: "w/new", value: "2", revision: updated }), WAIT_MS);
       await writer.delete("w/new", updated);
       await vi.waitFor(() => expect(seen.at(-1)).toMatchObject({ key: "w/new", value: undefined }), WAIT_MS);
 
-      const revisions = seen.filter((c) => c.key === "w/new").map((c) => c.revision);
+      const revisions = seen.filter((c) => c?.key === "w/new").map((c) => c?.revision ?? 0);
       expect(revisions).toEqual(revisions.toSorted((a, b) => a - b));
       expect(new Set(revisions).size).toBe(revisions.length);
-      expect(seen.every((c) => c.key.startsWith("w/"))).toBe(true);
+      expect(seen.every((c) => c?.key.startsWith("w/"))).toBe(true);
 
       abort.abort();
       await watching;
@@ -184,12 +184,12 @@ export function metaStoreContract(name: string, setup: () => Promise<MetaStoreFi
 
     test("a watch sees the newest value of a key that changes quickly", async () => {
       const store = await (await start()).open();
-      const seen: MetaChange[] = [];
+      const seen: ReturnType<typeof plain>[] = [];
       const abort = new AbortController();
-      const watching = store.watch("", abort.signal, (change) => void seen.push(change));
+      const watching = store.watch("", abort.signal, (change) => void seen.push(plain(change)));
       let revision = await store.create("fast", text("0"));
       for (let i = 1; i <= 50; i++) revision = await store.update("fast", text(String(i)), revision);
-      await vi.waitFor(() => expect(seen.at(-1)).toEqual({ key: "fast", value: text("50"), revision }), WAIT_MS);
+      await vi.waitFor(() => expect(seen.at(-1)).toEqual({ key: "fast", value: "50", revision }), WAIT_MS);
       abort.abort();
       await watching;
     });
@@ -219,4 +219,9 @@ function text(value: string): Uint8Array {
 
 function string(bytes: Uint8Array | undefined): string | undefined {
   return bytes && new TextDecoder().decode(bytes);
+}
+
+/** An entry whose value can be compared whatever kind of byte array the engine gives. */
+function plain(entry: MetaChange | undefined): { key: string; value: string | undefined; revision: number } | undefined {
+  return entry && { key: entry.key, value: string(entry.value), revision: entry.revision };
 }

@@ -1,0 +1,176 @@
+import { connect, credsAuthenticator, errors, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
+import { type Clock, sleep, systemClock } from "../clock.ts";
+import { TributaryError } from "../errors.ts";
+import { type Random, systemRandom } from "../random.ts";
+import { NatsInbox, type NatsTransport } from "./nats-inbox.ts";
+
+export interface NatsCredentials {
+  readonly user?: string;
+  readonly pass?: string;
+  readonly token?: string;
+  /** Text of a .creds file (JWT and seed). */
+  readonly creds?: string;
+}
+
+export interface NatsConnectOptions extends NatsCredentials {
+  /** "nats://host:4222"; several servers of a cluster joined by commas; "tls://…" demands TLS. */
+  readonly url: string;
+  /** What the server's monitoring calls this client. */
+  readonly name?: string;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** How long to try before BUS_UNREACHABLE; Infinity to wait for a server that may come. Default 10 s. */
+  readonly startTimeoutMs?: number;
+  /** Ends the waiting for the first connection. */
+  readonly signal?: AbortSignal;
+  /** Told once when the first attempt has failed and it goes on trying. */
+  readonly warn?: (message: string) => void;
+}
+
+/**
+ * One connection to NATS, shared by bus, logs and metadata store of a process. Once made it reconnects for ever.
+ * `connected` and the listeners lag behind the socket by moments: what is sent in between is lost or sent later, and every
+ * request in flight has then failed as uncertain, so that nobody takes it for done or for not done.
+ */
+export interface NatsLink extends NatsTransport {
+  readonly inbox: NatsInbox;
+  /** The server's limit for one message, headers included. */
+  maxPayloadBytes(): number;
+  close(): Promise<void>;
+}
+
+const START_MS_DEFAULT = 10_000;
+const ATTEMPT_MS_MAX = 5_000;
+const RETRY_MS = { min: 100, max: 1_000 } as const;
+/** A peer that fell silent is given up after two unanswered pings. */
+const PING_INTERVAL_MS = 5_000;
+/** The server's default; counts only until the first INFO has arrived. */
+const MAX_PAYLOAD_DEFAULT = 1_048_576;
+
+/** @throws BUS_UNREACHABLE after `startTimeoutMs`, CONFIG_INVALID for a broken URL or refused credentials */
+export async function connectNats(options: NatsConnectOptions): Promise<NatsLink> {
+  const { clock = systemClock, random = systemRandom, startTimeoutMs = START_MS_DEFAULT, signal, warn } = options;
+  const target = parseUrl(options);
+  const deadline = clock.monotonicMs() + startTimeoutMs;
+  for (let attempt = 1; ; attempt++) {
+    let failure: Error;
+    try {
+      const remainingMs = Math.max(1, Math.min(ATTEMPT_MS_MAX, deadline - clock.monotonicMs()));
+      return new Link(
+        await connect({ ...target.options, timeout: remainingMs, reconnectDelayHandler: () => jitter(random, RETRY_MS.max) }),
+        {
+          clock,
+          random,
+          url: target.shown,
+        },
+      );
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error));
+    }
+    if (failure instanceof errors.AuthorizationError || failure.cause instanceof errors.AuthorizationError) {
+      throw new TributaryError(
+        "CONFIG_INVALID",
+        `NATS at ${target.shown} refused the credentials`,
+        { url: target.shown },
+        { cause: failure },
+      );
+    }
+    const message = `NATS cannot be reached at ${target.shown}: ${failure.message}`;
+    if (attempt === 1) warn?.(`${message}; trying on`);
+    const delayMs = jitter(random, Math.min(RETRY_MS.max, RETRY_MS.min * 2 ** Math.min(attempt, 10)));
+    if (signal?.aborted || clock.monotonicMs() + delayMs >= deadline) {
+      throw new TributaryError("BUS_UNREACHABLE", message, { url: target.shown }, { cause: failure });
+    }
+    await sleep(clock, delayMs, signal);
+  }
+}
+
+/** Between half and all of `ms`, so that clients which lost one server do not come back in step. */
+function jitter(random: Random, ms: number): number {
+  return ms * (0.5 + random.float() / 2);
+}
+
+function parseUrl(options: NatsConnectOptions): { options: NodeConnectionOptions; shown: string } {
+  const servers: string[] = [];
+  let { user, pass } = options;
+  let tls = false;
+  for (const text of options.url.split(",").map((part) => part.trim())) {
+    const url = URL.parse(text.includes("://") ? text : `nats://${text}`);
+    if (!url?.hostname || !["nats:", "tls:"].includes(url.protocol)) {
+      throw new TributaryError("CONFIG_INVALID", `'${text}' is not a NATS URL such as nats://127.0.0.1:4222`, { setting: "nats.url" });
+    }
+    if (url.username) {
+      user ??= decodeURIComponent(url.username);
+      pass ??= decodeURIComponent(url.password);
+    }
+    tls ||= url.protocol === "tls:";
+    servers.push(`${url.hostname}:${url.port || 4222}`);
+  }
+  return {
+    shown: servers.map((server) => `${tls ? "tls" : "nats"}://${server}`).join(","),
+    options: {
+      servers,
+      ...(user === undefined ? {} : { user, pass: pass ?? "" }),
+      ...(options.token === undefined ? {} : { token: options.token }),
+      ...(options.creds === undefined ? {} : { authenticator: credsAuthenticator(new TextEncoder().encode(options.creds)) }),
+      ...(options.name === undefined ? {} : { name: options.name }),
+      ...(tls ? { tls: {} } : {}),
+      maxReconnectAttempts: -1,
+      // Credentials may be refused while a server is being reconfigured: that is no reason to give up a running gateway.
+      ignoreAuthErrorAbort: true,
+      pingInterval: PING_INTERVAL_MS,
+      maxPingOut: 2,
+    },
+  };
+}
+
+class Link implements NatsLink {
+  readonly nc: NatsConnection;
+  readonly inbox: NatsInbox;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly url: string;
+  readonly #listeners = new Set<(connected: boolean) => void>();
+  #connected = true;
+
+  constructor(nc: NatsConnection, { clock, random, url }: { clock: Clock; random: Random; url: string }) {
+    this.nc = nc;
+    this.clock = clock;
+    this.random = random;
+    this.url = url;
+    this.inbox = new NatsInbox(this);
+    void this.#follow();
+  }
+
+  async #follow(): Promise<void> {
+    for await (const status of this.nc.status()) {
+      if (status.type === "disconnect" || status.type === "close") this.#report(false);
+      else if (status.type === "reconnect") this.#report(true);
+    }
+    this.#report(false);
+  }
+
+  #report(connected: boolean): void {
+    if (this.#connected === connected) return;
+    this.#connected = connected;
+    for (const listener of [...this.#listeners]) listener(connected);
+  }
+
+  connected(): boolean {
+    return this.#connected;
+  }
+
+  onStatus(listener: (connected: boolean) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  maxPayloadBytes(): number {
+    return this.nc.info?.max_payload ?? MAX_PAYLOAD_DEFAULT;
+  }
+
+  async close(): Promise<void> {
+    this.#report(false);
+    await this.nc.close();
+  }
+}

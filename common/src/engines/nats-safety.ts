@@ -1,0 +1,156 @@
+import { TributaryError } from "../errors.ts";
+import { connectNats, type NatsCredentials, type NatsLink } from "./nats-connection.ts";
+
+/**
+ * JetStream acknowledges before fsync unless every server runs with `jetstream { sync_interval: always }` (version 2.15 or
+ * newer). A client cannot see that setting through JetStream's own API. nats-server 2.15 shows it (`sync_always`) in three
+ * places, tried in this order; the first that answers decides:
+ *
+ * 1. `$SYS.REQ.SERVER.PING.VARZ` on the connection itself, if its account imports that service from the system account;
+ * 2. the same with a user of the system account (`system`);
+ * 3. `/varz` of the monitoring port of every server (`monitoringUrls`, for `http: 127.0.0.1:8222` in the server's configuration).
+ */
+export interface SafetyOptions {
+  /** A user of the system account. */
+  readonly system?: NatsCredentials;
+  /** Base URLs such as "http://127.0.0.1:8222", one for each server of the cluster. */
+  readonly monitoringUrls?: readonly string[];
+  /** Development: warn instead of refusing. */
+  readonly allowUnsafe?: boolean;
+  readonly warn: (message: string) => void;
+  readonly fetch?: typeof globalThis.fetch;
+}
+
+/** What one server says of itself. */
+export interface ServerReport {
+  readonly id: string;
+  readonly name: string;
+  readonly version: string;
+  readonly jetstream: boolean;
+  readonly syncAlways: boolean;
+  /** JetStream servers in its cluster; 1 without a cluster. */
+  readonly clusterSize: number;
+}
+
+const VERSION_MIN = [2, 15] as const;
+const ANSWER_MS = 3_000;
+/** Servers answer a ping each for itself: silence for this long means that all have. */
+const SILENCE_MS = 300;
+const VARZ_SUBJECT = "$SYS.REQ.SERVER.PING.VARZ";
+const HOW_TO_SHOW =
+  "it could not be seen whether it syncs always: give the server 'http: 127.0.0.1:8222' and set nats.monitoringUrls to http://127.0.0.1:8222, or configure a user of its system account";
+
+/** Asserts that no server behind the link acknowledges before fsync. @throws NATS_UNSAFE */
+export async function assertSafeServer(link: NatsLink, options: SafetyOptions): Promise<void> {
+  const problem = findUnsafe(link.nc.info?.server_id ?? "", link.nc.info?.version ?? "0", await collectReports(link, options));
+  if (problem === undefined) return;
+  const message = `The NATS server at ${link.url} is not safe: ${problem}`;
+  if (!options.allowUnsafe) throw new TributaryError("NATS_UNSAFE", message, { url: link.url });
+  options.warn(`UNSAFE: ${message}. Acknowledged writes can be lost in a crash (nats.allowUnsafe is set).`);
+}
+
+/** What is wrong with these servers; undefined if nothing is. */
+export function findUnsafe(connectedId: string, connectedVersion: string, reports: readonly ServerReport[]): string | undefined {
+  if (!isNewEnough(connectedVersion)) return `it is version ${connectedVersion}, and ${VERSION_MIN.join(".")} is needed`;
+  if (reports.length === 0) return HOW_TO_SHOW;
+  const storing = reports.filter((report) => report.jetstream);
+  for (const report of storing) {
+    if (!isNewEnough(report.version)) return `${report.name} is version ${report.version}, and ${VERSION_MIN.join(".")} is needed`;
+    if (!report.syncAlways) return `${report.name} runs without 'jetstream { sync_interval: always }'`;
+  }
+  if (!reports.some((report) => report.id === connectedId)) return "the servers that were asked are not the one that is connected to";
+  if (storing.length === 0) return "JetStream is not enabled; start it with 'jetstream { sync_interval: always }'";
+  const seen = new Set(storing.map((report) => report.id)).size;
+  const size = Math.max(...storing.map((report) => report.clusterSize));
+  if (seen < size) return `only ${seen} of the ${size} servers of its cluster could be asked whether they sync always`;
+  return undefined;
+}
+
+function isNewEnough(version: string): boolean {
+  const [major = 0, minor = 0] = version.split(".").map((part) => Number.parseInt(part, 10));
+  return major > VERSION_MIN[0] || (major === VERSION_MIN[0] && minor >= VERSION_MIN[1]);
+}
+
+async function collectReports(link: NatsLink, options: SafetyOptions): Promise<ServerReport[]> {
+  const own = await ping(link);
+  if (own.length > 0) return own;
+  if (options.system) {
+    const system = await connectNats({
+      ...options.system,
+      url: link.url,
+      name: "tributary-safety",
+      clock: link.clock,
+      random: link.random,
+    });
+    try {
+      const reports = await ping(system);
+      if (reports.length > 0) return reports;
+      options.warn(`The system user given for ${link.url} gets no answer from ${VARZ_SUBJECT}; is it in the server's system account?`);
+    } finally {
+      await system.close();
+    }
+  }
+  return (await Promise.all((options.monitoringUrls ?? []).map((url) => fetchReport(url, options)))).filter(
+    (report) => report !== undefined,
+  );
+}
+
+/** Asks all servers at once. Empty where the account may not. */
+async function ping(link: NatsLink): Promise<ServerReport[]> {
+  const reports: ServerReport[] = [];
+  await new Promise<void>((resolve) => {
+    let cancelSilence = () => {};
+    const finish = () => {
+      cancelSilence();
+      slot.close();
+      resolve();
+    };
+    const slot = link.inbox.open(ANSWER_MS, {
+      failed: finish,
+      message: (msg) => {
+        const report = reportOf(msg.json<{ data?: Varz }>().data);
+        if (report) reports.push(report);
+        cancelSilence();
+        cancelSilence = link.clock.setTimer(SILENCE_MS, finish);
+      },
+    });
+    try {
+      link.inbox.send(VARZ_SUBJECT, "", { reply: slot.subject });
+    } catch {
+      // Not connected any more: nothing was learned.
+      finish();
+    }
+  });
+  return reports;
+}
+
+async function fetchReport(baseUrl: string, { fetch = globalThis.fetch, warn }: SafetyOptions): Promise<ServerReport | undefined> {
+  const url = `${baseUrl.replace(/\/+$/, "")}/varz`;
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS) });
+    if (answer.ok) return reportOf((await answer.json()) as Varz);
+    warn(`${url} answers ${answer.status}`);
+  } catch (error) {
+    warn(`${url} cannot be fetched: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  return undefined;
+}
+
+interface Varz {
+  readonly server_id?: string;
+  readonly server_name?: string;
+  readonly version?: string;
+  readonly jetstream?: { readonly config?: { readonly sync_always?: boolean }; readonly meta?: { readonly cluster_size?: number } };
+}
+
+function reportOf(varz: Varz | undefined): ServerReport | undefined {
+  if (!varz?.server_id) return undefined;
+  return {
+    id: varz.server_id,
+    name: varz.server_name ?? varz.server_id,
+    version: varz.version ?? "0",
+    jetstream: varz.jetstream?.config !== undefined,
+    syncAlways: varz.jetstream?.config?.sync_always === true,
+    clusterSize: varz.jetstream?.meta?.cluster_size ?? 1,
+  };
+}
