@@ -48,6 +48,8 @@ export interface DataPlaneEnv {
 type PlaneContext = Context<DataPlaneEnv>;
 type Handler = (request: Request, path: string, closing: AbortSignal | undefined) => Response | Promise<Response>;
 
+const FOREIGN_ORIGIN = "without a configured token only pages from this machine may ask; configure a bearer token";
+
 const STREAM_PREFIX = "/v1/stream/";
 const SCOPES_PREFIX = "/v1/scopes";
 
@@ -69,12 +71,13 @@ export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
     async (c: PlaneContext): Promise<Response> => {
       const request = c.req.raw;
       const origin = request.headers.get("origin");
-      let allowOrigin: string | undefined;
+      const allowOrigin = origin === null ? undefined : access.allowOrigin(origin);
       let response: Response;
       try {
-        if (origin !== null) allowOrigin = access.allowOrigin(origin);
+        // A browser that finds no Access-Control-Allow-Origin here does not send what it asks for.
         if (request.method === "OPTIONS") response = reply(204, null, preflightHeaders());
         else {
+          if (origin !== null && allowOrigin === undefined) throw new TributaryError("UNAUTHORIZED", FOREIGN_ORIGIN);
           if (needsToken) access.assertToken(request.headers);
           response = await handler(request, c.req.path, c.env?.closing);
         }

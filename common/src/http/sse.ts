@@ -76,7 +76,11 @@ function pageEvents({ plane, format, cursor }: LiveRead, page: VisiblePage): str
   return data + sseEvent("control", JSON.stringify(control));
 }
 
-/** Each line of the payload becomes a line of the event, so that no payload can end it or begin another. CR alone ends a line, too. */
+/**
+ * Each line of the payload becomes a line of the event, so that no payload can end it or begin another; a CR alone ends a line, too.
+ * Readers take one space away behind the colon: it is added only where the line begins with one.
+ */
 export function sseEvent(type: string, payload: string): string {
-  return `event: ${type}\ndata: ${payload.replace(/\r\n|\r|\n/g, "\ndata: ")}\n\n`;
+  const lines = payload.replace(/(?:\r\n|\r|\n)( ?)/g, (_, space: string) => `\ndata:${space}${space}`);
+  return `event: ${type}\ndata:${payload.startsWith(" ") ? " " : ""}${lines}\n\n`;
 }
