@@ -69,7 +69,7 @@ export async function natsTopology({ folder, runtime }: TopologyOptions): Promis
       "--http-port",
       `${corePort}`,
       "--set",
-      `nats.monitorUrl=${nats.monitorUrl}`,
+      `nats.monitorUrl=${nats.monitoringUrl}`,
     ],
     readyUrl: `http://127.0.0.1:${corePort}/ready`,
     logPath: join(folder, "core.log"),

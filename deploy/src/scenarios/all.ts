@@ -1,0 +1,14 @@
+import { coreAway } from "./core-away.ts";
+import { fsyncTrace } from "./fsync-trace.ts";
+import { kill } from "./kill.ts";
+import { powerCut } from "./power-cut.ts";
+import { recordings } from "./recordings.ts";
+import type { Scenario } from "./scenario.ts";
+
+export const SCENARIOS: Readonly<Record<string, Scenario>> = {
+  kill,
+  "core-away": coreAway,
+  "power-cut": powerCut,
+  "fsync-trace": fsyncTrace,
+  recordings,
+};
