@@ -64,7 +64,7 @@ export const LIMITS = {
   /** Streams in one resolve request. */
   resolveStreamsMax: 1_024,
   /** Pages of a stream that one fetch request may walk through. */
-  fetchPagesMax: 8,
+  fetchPagesMax: 16,
 } as const;
 
 assert(LIMITS.eventBytesMax < LIMITS.requestBytesMax, "an event fits in a request");

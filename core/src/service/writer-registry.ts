@@ -1,0 +1,88 @@
+import { TributaryError, toTributaryError } from "@tributary/common/errors";
+import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { LIMITS } from "@tributary/common/limits";
+import type { Id } from "@tributary/common/names";
+import type { MetaEntry } from "@tributary/common/ports/meta-store";
+import type { HelloRequest } from "@tributary/common/uplink-protocol";
+import { BoundedCache } from "./bounded-cache.ts";
+import type { CoreLog } from "./core-log.ts";
+import { changeKey, type MetaAccess } from "./meta-change.ts";
+
+/** `writers/{writer}/{incarnation}` (CBOR map). Written once; an incarnation's parent never changes. */
+interface IncarnationRecord {
+  /** "" on the first start of a log. */
+  readonly parent: Id;
+  readonly name: string;
+  readonly firstSeenMs: number;
+}
+
+/**
+ * Remembers the incarnations under which each writer's log was started (rule W1). Two incarnations with one parent mean that a
+ * log was started twice from one state: a clone or a restored backup.
+ */
+export class WriterRegistry {
+  readonly #access: MetaAccess;
+  readonly #log: CoreLog;
+  readonly #seen: BoundedCache<{ readonly siblings: number }>;
+
+  constructor(access: MetaAccess, log: CoreLog) {
+    this.#access = access;
+    this.#log = log;
+    this.#seen = new BoundedCache(LIMITS.writersCountedMax);
+  }
+
+  /** Writers that said hello since the start. */
+  get count(): number {
+    return this.#seen.size;
+  }
+
+  /** Registers the incarnation and returns its siblings. Repeating it changes nothing. */
+  async hello(request: HelloRequest): Promise<Id[]> {
+    const { writer, incarnation, name } = request;
+    const prefix = `writers/${writer}`;
+    const own: IncarnationRecord = { parent: request.parent ?? "", name, firstSeenMs: this.#access.clock.nowMs() };
+    await changeKey<void>(this.#access, `${prefix}/${incarnation}`, (entry) =>
+      entry ? { type: "keep", result: undefined } : { type: "put", value: encodeCbor(own), result: () => undefined },
+    );
+    const others = (await this.#access.meta.list(prefix)).flatMap((entry) => {
+      const other = entry.key.slice(prefix.length + 1);
+      return other === incarnation ? [] : [{ entry, incarnation: other, record: decodeIncarnation(entry) }];
+    });
+    const siblings = others.filter(({ record }) => record.parent === own.parent).map((other) => other.incarnation);
+    if (siblings.length > 0) {
+      this.#log("warn", "a gateway's log was started more than once from one state: a copy of it is or was alive", {
+        writer,
+        incarnation,
+        name,
+        siblings: siblings.join(" "),
+      });
+    }
+    this.#seen.set(writer, { siblings: siblings.length });
+    others.sort((a, b) => b.record.firstSeenMs - a.record.firstSeenMs);
+    await this.#forget(others.slice(LIMITS.incarnationsPerWriterMax - 1).map((other) => other.entry));
+    return siblings;
+  }
+
+  /** The incarnation that just said hello is never among them, whatever the clock says. */
+  async #forget(old: readonly MetaEntry[]): Promise<void> {
+    for (const entry of old) {
+      try {
+        await this.#access.meta.delete(entry.key, entry.revision);
+      } catch (error) {
+        // The next hello tries again; the registration itself stands.
+        this.#log("info", "an old incarnation could not be forgotten", { key: entry.key, error: toTributaryError(error).code });
+        return;
+      }
+    }
+  }
+}
+
+function decodeIncarnation(entry: MetaEntry): IncarnationRecord {
+  try {
+    const record = decodeCbor(entry.value) as IncarnationRecord;
+    if (typeof record.parent === "string" && typeof record.firstSeenMs === "number") return record;
+  } catch (error) {
+    throw new TributaryError("STORE_CORRUPT", `the value of '${entry.key}' is not CBOR`, { key: entry.key }, { cause: error });
+  }
+  throw new TributaryError("STORE_CORRUPT", `the value of '${entry.key}' is malformed`, { key: entry.key });
+}
