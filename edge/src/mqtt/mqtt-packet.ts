@@ -90,6 +90,8 @@ export class MqttPacketReader {
   /** PUBLISH with QoS 1 and 2, acknowledgements, SUBSCRIBE, UNSUBSCRIBE. */
   packetId = 0;
 
+  /** Where the packet at hand begins. */
+  #start = 0;
   #at = 0;
   #end = 0;
   #connected = false;
@@ -140,9 +142,9 @@ export class MqttPacketReader {
     }
     const first = bytes[at] as number;
     const type = first >> 4;
+    if (this.#connected !== (type !== PACKET.CONNECT)) throw this.#outOfTurn();
     const required = REQUIRED_FLAGS[type] as number;
     if (required !== (first & 15) && required !== -2) throw this.#badFirstByte(type, required, first & 15);
-    if (this.#connected !== (type !== PACKET.CONNECT)) throw this.#outOfTurn();
 
     let body = at + 2;
     if (body > end) return this.#waitForMore();
@@ -163,6 +165,7 @@ export class MqttPacketReader {
     }
     const bodyEnd = body + length;
     if (bodyEnd > end) return this.#waitForMore();
+    this.#start = at;
     this.#at = bodyEnd;
     this.type = type;
     this.bodyStart = body;
@@ -170,6 +173,13 @@ export class MqttPacketReader {
     if (type === PACKET.PUBLISH) this.#readPublish(first, body, bodyEnd);
     else this.#checkBody(type, body, bodyEnd);
     return true;
+  }
+
+  /** Puts back the packet that `next` has just given: it could not be taken yet, and `next` will give it again. */
+  unread(): void {
+    assert(this.#at > this.#start, "a packet is put back once");
+    this.#at = this.#start;
+    if (this.type === PACKET.CONNECT) this.#connected = false;
   }
 
   /** The CONNECT that `next` has just given. @throws MqttProtocolError */
@@ -380,10 +390,10 @@ export function encodeSubackRefused(packetId: number, filters: number): Uint8Arr
 
 /** First byte of acknowledgements that carry nothing but a packet id. */
 export const ACK_HEAD = {
-  PUBACK: PACKET.PUBACK << 4,
-  PUBREC: PACKET.PUBREC << 4,
-  PUBCOMP: PACKET.PUBCOMP << 4,
-  UNSUBACK: PACKET.UNSUBACK << 4,
+  PUBACK: 0x40,
+  PUBREC: 0x50,
+  PUBCOMP: 0x70,
+  UNSUBACK: 0xb0,
 } as const;
 
 /** Writes one 4-byte acknowledgement. */
