@@ -1,0 +1,36 @@
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+
+/**
+ * Makes a file's content, or the names in a folder, durable: a new or renamed file is found after a power cut only once its
+ * folder was synced.
+ */
+export function fsyncPathSync(path: string): void {
+  const fd = openSync(path, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Creates a folder and those above it, durably. */
+export function createFolderSync(path: string): void {
+  const folder = resolve(path);
+  if (existsSync(folder)) return;
+  const parent = dirname(folder);
+  createFolderSync(parent);
+  mkdirSync(folder, { recursive: true });
+  fsyncPathSync(parent);
+}
+
+/** The `code` of an error from node:fs. */
+export function fsErrorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
+
+/** A full disk, a full quota, a file that may not grow. */
+export function isNoSpace(error: unknown): boolean {
+  const code = fsErrorCode(error);
+  return code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG";
+}
