@@ -22,6 +22,8 @@ export interface JetStreamLogOptions {
   readonly replicas?: number;
   /** Bytes after which appends fail with STORAGE_FULL; without it the server's disk or account is the limit. */
   readonly bytesMax?: number;
+  /** The largest record that will be appended: a server whose max_payload is too small for it is refused at once. */
+  readonly recordBytesMin?: number;
   /** After which an append without an answer is LOG_RESULT_UNKNOWN. Default 10 s. */
   readonly appendTimeoutMs?: number;
   /** How long reads and truncation look for a leader. Default 15 s. */
@@ -62,12 +64,21 @@ export class JetStreamLog implements Log {
     this.#requestTimeoutMs = options.requestTimeoutMs ?? 15_000;
   }
 
-  /** Creates the stream if there is none. @throws CONFIG_INVALID when one with other settings is there, BUS_NO_RESPONDER, BUS_TIMEOUT, BUS_UNREACHABLE */
+  /** Creates the stream if there is none. @throws CONFIG_INVALID when one with other settings is there or max_payload is too small, BUS_NO_RESPONDER, BUS_TIMEOUT, BUS_UNREACHABLE */
   static async open(link: NatsLink, options: JetStreamLogOptions): Promise<JetStreamLog> {
     if (!/^[A-Za-z0-9_-]{1,128}$/.test(options.name)) {
       throw new TributaryError("CONFIG_INVALID", `'${options.name}' cannot be the name of a JetStream stream`);
     }
     const log = new JetStreamLog(link, options);
+    const { recordBytesMin = 0 } = options;
+    if (log.recordBytesMax < recordBytesMin) {
+      const needed = recordBytesMin + PUBLISH_OVERHEAD_BYTES;
+      const found = link.maxPayloadBytes();
+      throw new TributaryError(
+        "CONFIG_INVALID",
+        `max_payload of the NATS server at ${link.url} is ${found}; set at least 'max_payload: ${needed}'`,
+      );
+    }
     await ensureStream(link, logStreamConfig(options), log.#requestTimeoutMs);
     return log;
   }

@@ -1,7 +1,6 @@
 import { DeliverPolicy, jetstream } from "@nats-io/jetstream";
 import { sleep } from "../clock.ts";
 import { hasCode, TributaryError } from "../errors.ts";
-import { parseMetaKey, parseMetaPrefix } from "../meta-key.ts";
 import type { MetaChange, MetaEntry, MetaStore } from "../ports/meta-store.ts";
 import {
   askJetStream,
@@ -15,6 +14,7 @@ import {
   type StoredMessage,
   type StreamInfo,
 } from "./jetstream-api.ts";
+import { checkMetaKey, checkMetaPrefix } from "./meta-key.ts";
 import type { NatsLink } from "./nats-connection.ts";
 import { plainBytes } from "./nats-parts.ts";
 
@@ -163,7 +163,8 @@ export class JetStreamMetaStore implements MetaStore {
 
   #subject(key: string): string {
     this.#mustBeOpen();
-    return subjectOf(this.#bucket, parseMetaKey(key));
+    checkMetaKey(key);
+    return subjectOf(this.#bucket, key);
   }
 
   #key(subject: string): string {
@@ -171,9 +172,9 @@ export class JetStreamMetaStore implements MetaStore {
   }
 
   #filters(prefix: string): string[] {
-    const parts = parseMetaPrefix(prefix);
-    if (parts.length === 0) return [`$KV.${this.#bucket}.>`];
-    const subject = subjectOf(this.#bucket, parts);
+    checkMetaPrefix(prefix);
+    if (prefix === "") return [`$KV.${this.#bucket}.>`];
+    const subject = subjectOf(this.#bucket, prefix);
     return [subject, `${subject}.>`];
   }
 
@@ -220,8 +221,8 @@ export class JetStreamMetaStore implements MetaStore {
   }
 }
 
-function subjectOf(bucket: string, parts: readonly string[]): string {
-  return `$KV.${bucket}.${parts.map((part) => part.replaceAll(".", "=")).join(".")}`;
+function subjectOf(bucket: string, key: string): string {
+  return `$KV.${bucket}.${key.replaceAll(".", "=").replaceAll("/", ".")}`;
 }
 
 function isDeletion(operation: string): boolean {

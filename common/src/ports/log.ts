@@ -20,6 +20,8 @@ export interface LogState {
  * carries them out in the order of the calls; when one fails, those behind it fail with LOG_SEQUENCE_MISMATCH.
  */
 export interface Log {
+  /** Bytes of the largest record that the engine takes now; absent: LIMITS.frameBytesMax. A NATS server sets it by its max_payload. */
+  readonly recordBytesMax?: number;
   state(): Promise<LogState>;
   /**
    * Appends one record as sequence `expectedLast + 1`. Resolves with that sequence only once the record is durable.
