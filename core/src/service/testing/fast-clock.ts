@@ -1,13 +1,17 @@
 import type { Clock } from "@tributary/common/clock";
 import type { Random } from "@tributary/common/random";
 
-/** A clock whose timers are all due at once: what waits goes on in the next turn of the loop, and time has passed. */
+/** Timers of at least this delay are never due. */
+export const NEVER_MS: number = 2 ** 30;
+
+/** A clock whose timers are due at once: what waits goes on in the next turn of the loop, and time has passed. */
 export function fastClock(): Clock {
   let nowMs = 1_000_000;
   return {
     nowMs: () => nowMs,
     monotonicMs: () => nowMs,
     setTimer(delayMs, callback) {
+      if (delayMs >= NEVER_MS) return () => {};
       const timer = setImmediate(() => {
         nowMs += delayMs;
         callback();

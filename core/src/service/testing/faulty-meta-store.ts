@@ -5,7 +5,7 @@ import type { MemoryMetaStore } from "./memory-meta-store.ts";
 /** What goes wrong: each is asked once an operation. */
 export interface MetaFaults {
   /** How many changes behind the read may be; 0 is up to date. */
-  readonly staleBy?: () => number;
+  readonly staleBy?: (key: string) => number;
   /** "lost": carried out, the answer was lost. "dropped": not carried out, and nobody knows. */
   readonly unknown?: () => "lost" | "dropped" | undefined;
   /** The node dies at this operation (counted from 0), before or after it is carried out; it does nothing any more afterwards. */
@@ -33,7 +33,7 @@ export class FaultyMetaStore implements MetaStore {
   }
 
   get(key: string): Promise<MetaEntry | undefined> {
-    return this.#mortal(async () => this.#inner.at(key, this.#faults.staleBy?.() ?? 0));
+    return this.#mortal(async () => this.#inner.at(key, this.#faults.staleBy?.(key) ?? 0));
   }
   create(key: string, value: Uint8Array): Promise<number> {
     return this.#mortal(() => this.#uncertain(() => this.#inner.create(key, value)));
