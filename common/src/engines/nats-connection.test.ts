@@ -1,0 +1,179 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { expect, onTestFinished, test, vi } from "vitest";
+import { systemClock } from "../clock.ts";
+import { type NatsServerOptions, startNatsServer } from "../testing/nats-server.ts";
+import { connectNats } from "./nats-connection.ts";
+import { assertSafeServer, findUnsafe, type ServerReport } from "./nats-safety.ts";
+
+async function start(options: NatsServerOptions) {
+  const server = await startNatsServer(options);
+  onTestFinished(() => server.stop());
+  return server;
+}
+
+test("an unreachable server is named, once the time is over", async () => {
+  // Listens and says nothing: the worst kind.
+  const silent = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void silent.close());
+  await once(silent, "listening");
+  const { port } = silent.address() as { port: number };
+  const warnings: string[] = [];
+  const url = `nats://someone:secret@127.0.0.1:${port}`;
+  const failure = connectNats({ url, startTimeoutMs: 200, warn: (message) => warnings.push(message) });
+  await expect(failure).rejects.toMatchObject({ code: "BUS_UNREACHABLE", message: expect.stringContaining(`nats://127.0.0.1:${port}`) });
+  await expect(failure).rejects.not.toMatchObject({ message: expect.stringContaining("secret") });
+  expect(warnings).toHaveLength(1);
+});
+
+test("waits for a server that comes later, and can be called off", async () => {
+  const first = await start({ jetstream: false });
+  await first.kill();
+  const abort = new AbortController();
+  const given = connectNats({ url: first.url, startTimeoutMs: Number.POSITIVE_INFINITY, signal: abort.signal, warn: () => abort.abort() });
+  await expect(given).rejects.toMatchObject({ code: "BUS_UNREACHABLE" });
+  const waiting = connectNats({ url: first.url, startTimeoutMs: Number.POSITIVE_INFINITY, warn: () => void first.restart() });
+  const link = await waiting;
+  expect(link.connected()).toBe(true);
+  await link.close();
+});
+
+test("wrong credentials are told apart from an absent server, and right ones work", async () => {
+  const server = await start({ jetstream: false, auth: { user: "gateway", pass: "right" } });
+  for (const credentials of [{}, { user: "gateway", pass: "wrong" }, { token: "other" }]) {
+    await expect(connectNats({ url: server.url, ...credentials })).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringContaining("credentials"),
+    });
+  }
+  const links = [
+    await connectNats({ url: server.url, user: "gateway", pass: "right" }),
+    await connectNats({ url: server.url.replace("//", "//gateway:right@") }),
+  ];
+  for (const link of links) {
+    expect(link.url).toBe(server.url);
+    await link.close();
+  }
+});
+
+test.each(["http://127.0.0.1:4222", "nats://", "", "nats://a:b:c"])("refuses the URL '%s'", async (url) => {
+  await expect(connectNats({ url })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+});
+
+test("reconnects for ever and reports each change", async () => {
+  const server = await start({ jetstream: false });
+  const link = await connectNats({ url: server.url });
+  onTestFinished(() => link.close());
+  const states: boolean[] = [];
+  const remove = link.onStatus((connected) => states.push(connected));
+  await server.kill();
+  await vi.waitFor(() => expect(states).toEqual([false]), 10_000);
+  await server.restart();
+  await vi.waitFor(() => expect(states).toEqual([false, true]), 10_000);
+  remove();
+  await link.close();
+  expect(states).toEqual([false, true]);
+});
+
+test("a server that stands still is given up, and its requests with it", async () => {
+  const server = await start({ jetstream: false });
+  const link = await connectNats({ url: server.url });
+  onTestFinished(() => link.close());
+  process.kill(server.pid, "SIGSTOP");
+  await expect(link.inbox.request("any", "", { timeoutMs: 100 })).rejects.toMatchObject({ code: "BUS_TIMEOUT" });
+});
+
+const quiet = { warn: () => {} };
+
+test("a server that syncs always passes, seen through its monitoring port", async () => {
+  const server = await start({});
+  const link = await connectNats({ url: server.url });
+  onTestFinished(() => link.close());
+  await assertSafeServer(link, { ...quiet, monitoringUrls: [`${server.monitoringUrl}/`] });
+  await expect(assertSafeServer(link, quiet)).rejects.toMatchObject({
+    code: "NATS_UNSAFE",
+    message: expect.stringContaining("monitoring"),
+  });
+});
+
+test("a server that does not sync always, or has no JetStream, is refused, unless that is allowed, loudly", async () => {
+  for (const [options, reason] of [
+    [{ syncAlways: false }, "sync_interval: always"],
+    [{ jetstream: false }, "JetStream is not enabled"],
+  ] as const) {
+    const server = await start(options);
+    const link = await connectNats({ url: server.url });
+    onTestFinished(() => link.close());
+    const safety = { monitoringUrls: [server.monitoringUrl] };
+    await expect(assertSafeServer(link, { ...quiet, ...safety })).rejects.toMatchObject({
+      code: "NATS_UNSAFE",
+      message: expect.stringContaining(reason),
+    });
+    const warnings: string[] = [];
+    await assertSafeServer(link, { ...safety, allowUnsafe: true, warn: (message) => warnings.push(message) });
+    expect(warnings).toEqual([expect.stringMatching(/^UNSAFE: /)]);
+  }
+});
+
+const ACCOUNTS = `
+system_account: SYS
+accounts {
+  SYS: { users: [{ user: admin, password: a }], exports: [{ service: "$SYS.REQ.SERVER.PING.VARZ", response_type: stream, accounts: [SEEING] }] }
+  SEEING: { jetstream: enabled, users: [{ user: seeing, password: s }], imports: [{ service: { account: SYS, subject: "$SYS.REQ.SERVER.PING.VARZ" } }] }
+  BLIND: { jetstream: enabled, users: [{ user: blind, password: b }] }
+}`;
+
+test("the setting can be seen with a user of the system account, or through a service that the account imports", async () => {
+  const server = await start({ extraConfig: ACCOUNTS });
+  const blind = await connectNats({ url: server.url, user: "blind", pass: "b" });
+  onTestFinished(() => blind.close());
+  const seeing = await connectNats({ url: server.url, user: "seeing", pass: "s" });
+  onTestFinished(() => seeing.close());
+  await expect(assertSafeServer(blind, quiet)).rejects.toMatchObject({ code: "NATS_UNSAFE" });
+  await assertSafeServer(blind, { ...quiet, system: { user: "admin", pass: "a" } });
+  await assertSafeServer(seeing, quiet);
+});
+
+test("a monitoring port of another server proves nothing", async () => {
+  const server = await start({ syncAlways: false });
+  const other = await start({});
+  const link = await connectNats({ url: server.url });
+  onTestFinished(() => link.close());
+  await expect(assertSafeServer(link, { ...quiet, monitoringUrls: [other.monitoringUrl] })).rejects.toMatchObject({ code: "NATS_UNSAFE" });
+});
+
+test("an old version, one unsafe member or an unseen member makes a cluster unsafe", () => {
+  const report = (id: string, changes: Partial<ServerReport> = {}): ServerReport => ({
+    ...{ id, name: id, version: "2.15.1", jetstream: true, syncAlways: true, clusterSize: 3 },
+    ...changes,
+  });
+  const all = [report("a"), report("b"), report("c")];
+  expect(findUnsafe("a", "2.15.1", all)).toBeUndefined();
+  expect(findUnsafe("a", "3.0.0-beta", all)).toBeUndefined();
+  expect(findUnsafe("x", "2.15.1", [...all, report("x", { jetstream: false, syncAlways: false })])).toBeUndefined();
+  expect(findUnsafe("a", "2.14.9", all)).toMatch("2.14.9");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("b"), report("c", { syncAlways: false })])).toMatch("c runs without");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("b", { version: "2.12.1" }), report("c")])).toMatch("2.12.1");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("b")])).toMatch("2 of the 3");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("a"), report("b")])).toMatch("2 of the 3");
+  expect(findUnsafe("d", "2.15.1", all)).toMatch("not the one");
+  expect(findUnsafe("a", "2.15.1", [])).toMatch("could not be seen");
+});
+
+test("the inbox fails what waits when the time of an injected clock is over", async () => {
+  const server = await start({ jetstream: false });
+  const timers: (() => void)[] = [];
+  const clock = {
+    ...systemClock,
+    setTimer: (_: number, callback: () => void) => {
+      timers.push(callback);
+      return () => {};
+    },
+  };
+  const link = await connectNats({ url: server.url, clock });
+  onTestFinished(() => link.close());
+  link.nc.subscribe("silent");
+  const answer = link.inbox.request("silent", "", { timeoutMs: 86_400_000 });
+  for (const fire of timers) fire();
+  await expect(answer).rejects.toMatchObject({ code: "BUS_TIMEOUT" });
+});
