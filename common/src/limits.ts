@@ -59,6 +59,7 @@ export const LIMITS = {
   writersCountedMax: 100_000,
   /** Requests of gateways that a core node works on at once; those above get OVERLOADED. */
   uplinkAppendsInFlightMax: 1_024,
+  uplinkAppendBytesInFlightMax: 134_217_728,
   controlRequestsInFlightMax: 128,
   controlRequestBytesMax: 1_048_576,
   /** Streams in one resolve request. */

@@ -256,6 +256,25 @@ describe("streams of the core", () => {
     expect(results.filter(({ created }) => created)).toHaveLength(1);
   });
 
+  test("creations and deletions of one name may meet in any order", async () => {
+    const { world, core } = await running();
+    const random = seededRandom(7);
+    const ids = new Set<string>();
+    for (let round = 0; round < 30; round++) {
+      await Promise.all(
+        Array.from({ length: 8 }, async () => {
+          if (random.float() < 0.5) ids.add((await core.streams.create(NAME, {})).info.id);
+          else await core.streams.delete(NAME).catch((error: unknown) => expect(error).toMatchObject(code("STREAM_UNKNOWN")));
+        }),
+      );
+    }
+    const left = await core.streams.list({ limit: 10 });
+    expect([...(world.wals.get(0)?.streams.keys() ?? [])]).toEqual(left.map((info) => info.id));
+    expect(core.status().streams).toBe(left.length);
+    expect(new Set(world.wals.get(0)?.registered).size).toBe(world.wals.get(0)?.registered.length);
+    expect(ids.size).toBeGreaterThan(10);
+  });
+
   test("a reader waits until there is something, the time is over, or the stream goes", async () => {
     const { core } = await running();
     await core.streams.create(NAME, {});
@@ -517,6 +536,13 @@ describe("hello", () => {
     expect(kept).toHaveLength(64);
     expect(kept.some((entry) => entry.key.endsWith((100).toString(16).padStart(16, "0")))).toBe(true);
     expect((await hello(world, 999, 99)).siblings).toEqual([(100).toString(16).padStart(16, "0")]);
+  });
+
+  test("a damaged record keeps no gateway away", async () => {
+    const { world } = await running();
+    await world.meta.create(`writers/${WRITER}/damaged`, Uint8Array.of(0xff));
+    expect((await hello(world, 1, undefined)).siblings).toEqual([]);
+    expect(world.logged.some((line) => line.startsWith("error"))).toBe(true);
   });
 
   test("the cluster keeps its id", async () => {

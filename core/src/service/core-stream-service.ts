@@ -1,3 +1,4 @@
+import { assert } from "@tributary/common/assert";
 import type { Clock } from "@tributary/common/clock";
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import { LIMITS } from "@tributary/common/limits";
@@ -47,11 +48,22 @@ export class CoreStreamService implements StreamService {
 
   async create(name: StreamName, options: CreateOptions): Promise<{ created: boolean; info: StreamInfo }> {
     const config = checkConfig(name, options);
+    for (let round = 1; ; round++) {
+      try {
+        return await this.#createOnce(name, config);
+      } catch (error) {
+        // Deleted between its creation and its registration: begin again with another id.
+        if (!hasCode(error, "STREAM_UNKNOWN") || round === CREATE_ROUNDS_MAX) throw error;
+        this.#directory.forget(name);
+      }
+    }
+  }
+
+  async #createOnce(name: StreamName, config: StreamConfig): Promise<{ created: boolean; info: StreamInfo }> {
     const id = newId(this.#random, STREAM_ID_BYTES);
     const outcome = await this.createWithId(name, id, config, this.#clock.nowMs());
-    if (outcome.type !== "created" && outcome.type !== "exists") {
-      throw new TributaryError("INTERNAL", `a fresh stream id was ${outcome.type}`, { id });
-    }
+    if (outcome.type === "retired") throw unknown(name);
+    assert(outcome.type !== "id-taken", "a fresh id belongs to no other stream");
     const container = await this.#registrar.ensure(outcome.entry);
     const info = describeEntry(outcome.entry, stateIn(container, outcome.entry));
     if (outcome.type === "exists") {

@@ -44,9 +44,9 @@ const WATCH_PAUSE_MS = 1_000;
 /**
  * Which streams there are, in the MetaStore. A name's record decides; `ids/` is an index into it.
  *
- * Creation writes the pointer first, then the record. Dying in between leaves a pointer to a name whose record does not carry
- * the id: a lookup by that id finds no stream, a retry under the same id takes the pointer over, and nothing else ever looks
- * at it. The other order could leave a stream that gateways cannot be found by its id. Deletion turns the record to
+ * Creation writes the pointer first, then the record. Dying in between, or losing the name to somebody else, leaves a pointer to
+ * a name whose record does not carry the id: a lookup by that id finds no stream, a retry under the same id takes the pointer
+ * over, and nothing else ever looks at it. The other order could leave a stream that cannot be found by its id. Deletion turns the record to
  * "deleting" (the intent, rule C8), removes what the container has, then the pointer, then turns the record to "deleted".
  * Dying anywhere leaves "deleting", and `start` hands it out to be resumed.
  */
@@ -203,11 +203,6 @@ export class StreamDirectory {
     if (this.#tombstones > 2 * LIMITS.deletedStreamsMax) {
       await this.#forgetOldTombstones(this.#decodeAll(await this.#access.meta.list(STREAMS_PREFIX)));
     }
-  }
-
-  /** A fresh id that lost its name to another creation is not needed any more. */
-  async releaseId(id: Id): Promise<void> {
-    await changeKey<void>(this.#access, idKey(id), (entry) => (entry ? { type: "remove", result: undefined } : DONE));
   }
 
   /** Drops what is cached of a name because it proved to be old. */

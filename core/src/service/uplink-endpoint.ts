@@ -42,6 +42,7 @@ export class UplinkEndpoint {
   readonly #turns = new KeyedQueue();
   #stopTiered: (() => void) | undefined;
   #appendsInFlight = 0;
+  #appendBytesInFlight = 0;
   #controlsInFlight = 0;
 
   constructor(parts: UplinkParts) {
@@ -68,8 +69,15 @@ export class UplinkEndpoint {
   }
 
   async #append(containerId: number, payload: Uint8Array): Promise<Uint8Array> {
-    if (this.#appendsInFlight >= LIMITS.uplinkAppendsInFlightMax) throw new TributaryError("OVERLOADED", "too many blocks wait");
+    const bytes = payload.length;
+    if (
+      this.#appendsInFlight >= LIMITS.uplinkAppendsInFlightMax ||
+      (this.#appendsInFlight > 0 && this.#appendBytesInFlight + bytes > LIMITS.uplinkAppendBytesInFlightMax)
+    ) {
+      throw new TributaryError("OVERLOADED", "too many blocks wait");
+    }
     this.#appendsInFlight++;
+    this.#appendBytesInFlight += bytes;
     try {
       const block = decodeBlock(payload);
       const container = this.#parts.host.get(containerId);
@@ -85,6 +93,7 @@ export class UplinkEndpoint {
       return encodeCbor(redirect(block, answer, elsewhere));
     } finally {
       this.#appendsInFlight--;
+      this.#appendBytesInFlight -= bytes;
     }
   }
 

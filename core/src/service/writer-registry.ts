@@ -1,4 +1,4 @@
-import { TributaryError, toTributaryError } from "@tributary/common/errors";
+import { toTributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
 import type { Id } from "@tributary/common/names";
@@ -46,7 +46,8 @@ export class WriterRegistry {
     );
     const others = (await this.#access.meta.list(prefix)).flatMap((entry) => {
       const other = entry.key.slice(prefix.length + 1);
-      return other === incarnation ? [] : [{ entry, incarnation: other, record: decodeIncarnation(entry) }];
+      const record = this.#decode(entry);
+      return other === incarnation || !record ? [] : [{ entry, incarnation: other, record }];
     });
     const siblings = others.filter(({ record }) => record.parent === own.parent).map((other) => other.incarnation);
     if (siblings.length > 0) {
@@ -75,14 +76,17 @@ export class WriterRegistry {
       }
     }
   }
-}
 
-function decodeIncarnation(entry: MetaEntry): IncarnationRecord {
-  try {
-    const record = decodeCbor(entry.value) as IncarnationRecord;
-    if (typeof record.parent === "string" && typeof record.firstSeenMs === "number") return record;
-  } catch (error) {
-    throw new TributaryError("STORE_CORRUPT", `the value of '${entry.key}' is not CBOR`, { key: entry.key }, { cause: error });
+  /** undefined for a damaged record: it must not keep a gateway from being served. */
+  #decode(entry: MetaEntry): IncarnationRecord | undefined {
+    try {
+      const record = decodeCbor(entry.value) as Partial<IncarnationRecord> | null;
+      const { parent, name, firstSeenMs } = record ?? {};
+      if (typeof parent === "string" && typeof name === "string" && typeof firstSeenMs === "number") return { parent, name, firstSeenMs };
+    } catch {
+      // Not CBOR: reported like any other damage.
+    }
+    this.#log("error", "an incarnation's record is damaged and was passed over", { key: entry.key });
+    return undefined;
   }
-  throw new TributaryError("STORE_CORRUPT", `the value of '${entry.key}' is malformed`, { key: entry.key });
 }
