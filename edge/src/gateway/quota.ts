@@ -1,0 +1,43 @@
+/** What a gateway may take on its disk, and what it does when that is used up. */
+export interface QuotaPolicy {
+  readonly diskBytesMax: number;
+  readonly whenFull: "reject" | "drop-oldest";
+}
+
+/** Shares of the cap. The room above `high` is for what the log's own housekeeping needs. */
+const SHARE = { high: 0.95, rejectUntil: 0.9, dropTo: 0.85 } as const;
+
+export interface QuotaDecision {
+  /** New events are refused until the next decision. */
+  readonly refuse: boolean;
+  /** Raw bytes that may be accepted before the next decision; Infinity: any. */
+  readonly allowanceBytes: number;
+  /** Drop the oldest commits until the log takes at most this; undefined: nothing to drop. */
+  readonly dropToBytes: number | undefined;
+}
+
+/**
+ * Decides from what the log takes now. Accepted bytes count in full until they are on disk, although they will take less there: the
+ * cap is a promise. `reject` refuses from 95 % on until the log is below 90 % again, so that a device does not meet a flapping
+ * gateway. `drop-oldest` makes room from 95 % on, or where `wantedBytes` that were refused need it, and refuses only at the cap
+ * itself, while the room is being made.
+ */
+export function decideQuota(
+  policy: QuotaPolicy,
+  now: { readonly diskBytes: number; readonly pendingBytes: number; readonly refusing: boolean; readonly wantedBytes: number },
+): QuotaDecision {
+  const cap = policy.diskBytesMax;
+  const high = cap * SHARE.high;
+  const used = now.diskBytes + now.pendingBytes;
+  if (policy.whenFull === "reject") {
+    const refuse = used >= (now.refusing ? cap * SHARE.rejectUntil : high);
+    return { refuse, allowanceBytes: refuse ? 0 : high - now.diskBytes, dropToBytes: undefined };
+  }
+  const refuse = used >= cap;
+  const crowded = now.diskBytes >= high || now.diskBytes + now.wantedBytes > cap;
+  return {
+    refuse,
+    allowanceBytes: refuse ? 0 : cap - now.diskBytes,
+    dropToBytes: crowded ? Math.max(0, Math.floor(Math.min(cap * SHARE.dropTo, cap - now.wantedBytes))) : undefined,
+  };
+}

@@ -1,0 +1,252 @@
+import { formatStreamName, type Id, type StreamName } from "@tributary/common/names";
+import { applyChange, type EdgeState, type EdgeStreamState, type ProducerState, restoreEdgeState } from "../store/edge-state.ts";
+import type { EdgeStateSnapshot, StateChange, StreamMapping } from "../store/edge-store.ts";
+import type { StreamHandle } from "./ingest.ts";
+
+/** Deleted streams that are remembered while the gateway runs, since what they hold may still have to be sent. */
+const GONE_MAX = 10_000;
+
+/**
+ * What the main loop knows of a stream: the state after everything accepted, durable or not (`record`), and beside it how much of
+ * that is durable. After a failed commit all of it is read back from the log.
+ */
+export class StreamState implements StreamHandle {
+  readonly id: Id;
+  readonly name: StreamName;
+  readonly contentType: string;
+  record: EdgeStreamState;
+
+  /** Neither closed nor gone: the one thing that each event asks. */
+  open: boolean;
+  /** Deleted, or created by a commit that failed. */
+  gone = false;
+  /** Serial of the batch that carries the latest change of this stream; answers that hang on it wait for that batch. */
+  changedInBatch = 0;
+
+  /** Number of the next event in this incarnation. */
+  nextNumber = 1;
+  /** Ordinal behind the last event accepted, and behind the last one durable. */
+  acceptedOrdinal: number;
+  durableOrdinal: number;
+  durable: boolean;
+  durableClosed: boolean;
+  /** Called once when something became durable, or the stream was closed or deleted. */
+  readonly waiters: Set<() => void> = new Set();
+
+  /** Index in the batch that is open, valid if `batchSerial` is the batch's. */
+  batchSerial = 0;
+  batchIndex = 0;
+
+  constructor(record: EdgeStreamState, durable: boolean) {
+    this.id = record.id;
+    this.name = record.name;
+    this.contentType = record.contentType;
+    this.record = record;
+    this.open = !record.closed && !record.deleted;
+    this.durableClosed = record.closed && durable;
+    this.acceptedOrdinal = record.nextOrdinal;
+    this.durableOrdinal = record.nextOrdinal;
+    this.durable = durable;
+  }
+
+  get segments(): number {
+    return this.record.segments;
+  }
+  get closed(): boolean {
+    return this.record.closed;
+  }
+  get streamSeq(): string {
+    return this.record.streamSeq;
+  }
+  get createdAtMs(): number {
+    return this.record.createdAtMs;
+  }
+  get mapping(): StreamMapping | undefined {
+    return this.record.mapping;
+  }
+
+  /** Takes over what the log holds of it. */
+  reset(record: EdgeStreamState): void {
+    this.record = record;
+    this.gone = record.deleted;
+    this.open = !record.closed && !record.deleted;
+    this.changedInBatch = 0;
+    this.nextNumber = 1;
+    this.acceptedOrdinal = record.nextOrdinal;
+    this.durableOrdinal = record.nextOrdinal;
+    this.durable = true;
+    this.durableClosed = record.closed;
+  }
+
+  markGone(): void {
+    this.gone = true;
+    this.open = false;
+  }
+
+  wake(): void {
+    if (this.waiters.size === 0) return;
+    const waiters = [...this.waiters];
+    this.waiters.clear();
+    for (const waiter of waiters) waiter();
+  }
+}
+
+/** All streams, and the packet ids of MQTT sessions: the gateway's copy of the fold that the log keeps too. */
+export class StreamTable {
+  readonly #byName = new Map<string, StreamState>();
+  readonly #byId = new Map<Id, StreamState>();
+  /** Oldest first. */
+  readonly #gone = new Set<Id>();
+  readonly #unmapped = new Set<Id>();
+  #state: EdgeState;
+  #sorted: StreamState[] | undefined;
+
+  /** Creations that became durable: tells whether there are new streams. */
+  created = 0;
+
+  constructor(snapshot: EdgeStateSnapshot) {
+    this.#state = restoreEdgeState(snapshot);
+    this.#index();
+  }
+
+  /** How many streams exist. */
+  get size(): number {
+    return this.#byName.size;
+  }
+
+  /** Streams that exist, in order of scope and name. */
+  sorted(): readonly StreamState[] {
+    this.#sorted ??= [...this.#byName.values()].sort(
+      (a, b) => compareText(a.name.scope, b.name.scope) || compareText(a.name.stream, b.name.stream),
+    );
+    return this.#sorted;
+  }
+
+  /** Durable streams that the core has not mapped; deleted ones too if they have events, which the core has to get all the same. */
+  unresolved(): StreamState[] {
+    const found: StreamState[] = [];
+    for (const id of this.#unmapped) {
+      const state = this.#byId.get(id);
+      if (!state || state.mapping) this.#unmapped.delete(id);
+      else if (state.durable) found.push(state);
+    }
+    return found;
+  }
+
+  byCoreId(coreId: Id): StreamState | undefined {
+    for (const state of this.#byId.values()) if (state.mapping?.id === coreId) return state;
+    return undefined;
+  }
+
+  find(name: StreamName): StreamState | undefined {
+    return this.#byName.get(formatStreamName(name));
+  }
+
+  producers(id: Id): ReadonlyMap<string, ProducerState> | undefined {
+    return this.#state.producers.get(id);
+  }
+
+  packetIds(clientId: string): ReadonlySet<number> | undefined {
+    return this.#state.packetIds.get(clientId);
+  }
+
+  /** Takes over what the log holds after a failed commit. Handles of streams that it does not hold are gone. */
+  reset(snapshot: EdgeStateSnapshot): void {
+    const before = new Map(this.#byId);
+    this.#state = restoreEdgeState(snapshot);
+    this.#index();
+    for (const [id, state] of before) {
+      if (!this.#byId.has(id)) state.markGone();
+      state.wake();
+    }
+  }
+
+  /** Applies a change that was accepted into the batch with this serial. */
+  accept(change: StateChange, batchSerial: number): void {
+    applyChange(this.#state, change);
+    if (!("id" in change)) return;
+    if (change.type === "create-stream") {
+      const record = this.#state.streams.get(change.id);
+      if (record) this.#add(new StreamState(record, false));
+    }
+    const state = this.#byId.get(change.id);
+    if (!state) return;
+    state.changedInBatch = batchSerial;
+    if (change.type === "close-stream") state.open = false;
+    if (change.type === "delete-stream") {
+      state.markGone();
+      const key = formatStreamName(state.name);
+      if (this.#byName.get(key) === state) this.#byName.delete(key);
+      this.#sorted = undefined;
+    }
+  }
+
+  /** Notes that a batch is durable: its events can be read, its changes answered for. */
+  durable(streams: readonly StreamState[], counts: readonly number[], changes: readonly StateChange[]): void {
+    for (let i = 0; i < streams.length; i++) {
+      const state = streams[i] as StreamState;
+      state.durableOrdinal += counts[i] as number;
+      state.wake();
+    }
+    for (const change of changes) {
+      if (change.type !== "create-stream" && change.type !== "close-stream" && change.type !== "delete-stream") continue;
+      const state = this.#byId.get(change.id);
+      if (!state) continue;
+      if (change.type === "delete-stream") this.#noteGone(state);
+      else {
+        if (change.type === "create-stream") this.created++;
+        state.durable = true;
+        state.durableClosed ||= change.type === "close-stream" || change.closed;
+      }
+      state.wake();
+    }
+  }
+
+  /** Wakes everyone who waits for data: the gateway stops. */
+  wakeAll(): void {
+    for (const state of this.#byId.values()) state.wake();
+  }
+
+  #index(): void {
+    const before = new Map(this.#byId);
+    this.#byName.clear();
+    this.#byId.clear();
+    this.#gone.clear();
+    this.#unmapped.clear();
+    for (const record of this.#state.streams.values()) {
+      const known = before.get(record.id);
+      known?.reset(record);
+      this.#add(known ?? new StreamState(record, true));
+    }
+  }
+
+  #add(state: StreamState): void {
+    this.#byId.set(state.id, state);
+    if (!state.mapping) this.#unmapped.add(state.id);
+    if (state.record.deleted) {
+      state.markGone();
+      this.#noteGone(state);
+    } else this.#byName.set(formatStreamName(state.name), state);
+    this.#sorted = undefined;
+  }
+
+  #noteGone(state: StreamState): void {
+    if (state.durableOrdinal === 0) {
+      this.#byId.delete(state.id);
+      return;
+    }
+    this.#gone.add(state.id);
+    if (this.#gone.size <= GONE_MAX) return;
+    for (const id of this.#gone) {
+      // One that the core does not know yet still has to be registered there.
+      if (!this.#byId.get(id)?.mapping) continue;
+      this.#gone.delete(id);
+      this.#byId.delete(id);
+      break;
+    }
+  }
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

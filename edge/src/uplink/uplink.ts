@@ -1,0 +1,473 @@
+import { assert } from "@tributary/common/assert";
+import type { Clock } from "@tributary/common/clock";
+import { TributaryError, toTributaryError } from "@tributary/common/errors";
+import { decodeBlock } from "@tributary/common/format/block";
+import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import type { Logger } from "@tributary/common/logger";
+import type { Id } from "@tributary/common/names";
+import { inPhase, type PhaseListener } from "@tributary/common/phases";
+import type { Bus } from "@tributary/common/ports/bus";
+import type { Random } from "@tributary/common/random";
+import { type AppendAnswer, type HelloAnswer, type HelloRequest, SLICE_STATUS, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import type { EdgeStore, OpenedEdge, UplinkUnit } from "../store/edge-store.ts";
+import { backoffMs } from "./backoff.ts";
+import { ContainerQueue, type QueuedBlock } from "./container-queue.ts";
+import { LevelWatch } from "./level-watch.ts";
+import { type LinkEvent, type LinkState, nextLinkState } from "./link-state.ts";
+import { type ResolveResult, resolveStreams, type UnresolvedStream } from "./resolver.ts";
+import { UnitTracker } from "./unit-tracker.ts";
+
+export interface UplinkOptions {
+  /** Stands in the subjects. */
+  readonly cluster: string;
+  /** What its operator calls the gateway. */
+  readonly name: string;
+  readonly version: string;
+  /** When the gateway may forget an event. */
+  readonly freeAt: "committed" | "tiered";
+  readonly requestTimeoutMs: number;
+  /** Waits after failures double from the first to the longest. */
+  readonly backoffFirstMs: number;
+  readonly backoffMaxMs: number;
+  readonly levelsIntervalMs: number;
+  /** Bounds of what is handed out and not freed: when the core is slow, sending stops there (rule C7). */
+  readonly unitsMax: number;
+  readonly bytesMax: number;
+  readonly needsMax: number;
+}
+
+/** Encoded bytes of one unit asked of the store. */
+const UNIT_BYTES_TARGET = 262_144;
+
+export const UPLINK_DEFAULTS: Omit<UplinkOptions, "cluster" | "name" | "version"> = {
+  freeAt: "tiered",
+  requestTimeoutMs: 5_000,
+  backoffFirstMs: 100,
+  backoffMaxMs: 5_000,
+  levelsIntervalMs: 1_000,
+  unitsMax: 512,
+  bytesMax: 67_108_864,
+  needsMax: 262_144,
+};
+
+/** What the uplink needs of the gateway. */
+export interface UplinkHost {
+  /** Streams that the core has not mapped yet. */
+  unresolved(): UnresolvedStream[];
+  /** The stream that the core knows under this id. */
+  byCoreId(coreId: Id): UnresolvedStream | undefined;
+  /** Makes the mappings durable. @throws STORAGE_FULL and whatever a commit throws */
+  map(changes: ResolveResult["changes"]): Promise<void>;
+  /** Space was freed. */
+  freed(): void;
+}
+
+export interface UplinkParts {
+  readonly store: Pick<EdgeStore, "uplinkNext" | "uplinkRewind" | "uplinkFree">;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly phases: PhaseListener;
+  readonly host: UplinkHost;
+}
+
+export interface UplinkCounters {
+  blocksSent: number;
+  blocksAccepted: number;
+  blocksRefused: number;
+  bytesSent: number;
+  eventsFreed: number;
+  rewinds: number;
+  hellos: number;
+  failures: number;
+  streamsQuarantined: number;
+  siblings: number;
+}
+
+export interface UplinkStatus {
+  readonly state: LinkState;
+  /** "CODE: message"; empty while all is well. */
+  readonly lastError: string;
+  /** Handed out and not freed. */
+  readonly unitsOutstanding: number;
+  readonly bytesOutstanding: number;
+  readonly counters: Readonly<UplinkCounters>;
+}
+
+/** Statuses after which the stream has to be looked up again. */
+const LOOK_UP_AGAIN: ReadonlySet<number> = new Set([SLICE_STATUS.sealed, SLICE_STATUS.streamGone, SLICE_STATUS.wrongContainer]);
+const OUT_OF_PLACE: ReadonlySet<number> = new Set([SLICE_STATUS.previousNotReached, SLICE_STATUS.parentNotReached]);
+
+/**
+ * Replicates the edge log to the core: greets it, registers streams, sends blocks in order for each container, and frees what is
+ * confirmed. Nothing here is durable: after a crash everything not freed is sent again, and the core knows what it has (rule W2).
+ */
+export class Uplink {
+  readonly #options: UplinkOptions;
+  readonly #parts: UplinkParts;
+  readonly #tracker: UnitTracker;
+  readonly #levels: LevelWatch;
+  readonly #queues = new Map<number, ContainerQueue>();
+  readonly #lookUpAgain = new Map<Id, UnresolvedStream>();
+  /** Work in the store that has not ended. */
+  readonly #inStore = new Set<Promise<unknown>>();
+  readonly #counters: UplinkCounters = {
+    blocksSent: 0,
+    blocksAccepted: 0,
+    blocksRefused: 0,
+    bytesSent: 0,
+    eventsFreed: 0,
+    rewinds: 0,
+    hellos: 0,
+    failures: 0,
+    streamsQuarantined: 0,
+    siblings: 0,
+  };
+  readonly #unsubscribeStatus: () => void;
+  #identity: OpenedEdge;
+  #state: LinkState = "offline";
+  /** Counts entries into states: work of an earlier one has no say any more. */
+  #visit = 0;
+  /** Counts failures: a refusal of something sent before the last one is no news. */
+  #attempt = 0;
+  /** Counts rewinds: units of an earlier round are void. */
+  #round = 0;
+  #rewindNeeded = true;
+  #pulling = false;
+  #wokenWhilePulling = false;
+  #freeing = false;
+  #freeThrough: { readonly round: number; readonly unit: number } | undefined;
+  #failuresInRow = 0;
+  #lastError: TributaryError | undefined;
+  #cancelRetry: (() => void) | undefined;
+
+  constructor(opened: OpenedEdge, options: UplinkOptions, parts: UplinkParts) {
+    this.#identity = opened;
+    this.#options = options;
+    this.#parts = parts;
+    this.#tracker = new UnitTracker(options.freeAt);
+    this.#levels = new LevelWatch({
+      bus: parts.bus,
+      clock: parts.clock,
+      cluster: options.cluster,
+      requestTimeoutMs: options.requestTimeoutMs,
+      intervalMs: options.levelsIntervalMs,
+      tracker: this.#tracker,
+      writer: () => this.#identity.writer,
+      mayAsk: () => this.#state === "sending" || this.#state === "resolving",
+      confirmed: () => this.#free(),
+    });
+    this.#unsubscribeStatus = parts.bus.onStatus((connected) => this.#on(connected ? "connected" : "disconnected"));
+    if (parts.bus.connected()) this.#on("connected");
+  }
+
+  status(): UplinkStatus {
+    return {
+      state: this.#state,
+      lastError: this.#lastError ? `${this.#lastError.code}: ${this.#lastError.message}` : "",
+      unitsOutstanding: this.#tracker.size,
+      bytesOutstanding: this.#tracker.bytes,
+      counters: this.#counters,
+    };
+  }
+
+  /** Something new is durable. */
+  wake(): void {
+    this.#wokenWhilePulling = this.#pulling;
+    this.#pump();
+  }
+
+  /** A stream was created. */
+  streamsChanged(): void {
+    this.#on("streams-changed");
+  }
+
+  /** The log was opened again under a new incarnation. */
+  reopened(opened: OpenedEdge): void {
+    this.#identity = opened;
+    this.#forgetUnits();
+    this.#on("reopened");
+  }
+
+  /** The log dropped events that may have been handed out. */
+  dropped(): void {
+    this.#rewindNeeded = true;
+    this.#on("streams-changed");
+  }
+
+  /** Sends no more. Answers that are still on their way are not waited for. */
+  async close(): Promise<void> {
+    this.#on("stop");
+    this.#unsubscribeStatus();
+    await this.#levels.close();
+    await Promise.allSettled(this.#inStore);
+  }
+
+  #on(event: LinkEvent): void {
+    const before = this.#state;
+    const state = nextLinkState(before, event);
+    if (state === before) return;
+    this.#parts.log.debug("uplink", { from: before, to: state, event });
+    this.#state = state;
+    this.#visit++;
+    this.#cancelRetry?.();
+    this.#cancelRetry = undefined;
+    switch (state) {
+      case "waiting":
+        this.#startOver();
+        this.#cancelRetry = this.#parts.clock.setTimer(this.#waitMs(), () => this.#on("retry"));
+        return;
+      case "greeting":
+        this.#work(() => this.#greet());
+        return;
+      case "resolving":
+        this.#work(() => this.#resolve());
+        return;
+      case "sending":
+        this.#pump();
+        return;
+      case "offline":
+      case "forked":
+      case "stopped":
+        this.#startOver();
+    }
+  }
+
+  /** What is on its way may never be answered: it will be sent again. */
+  #startOver(): void {
+    this.#attempt++;
+    for (const queue of this.#queues.values()) queue.resend();
+  }
+
+  #waitMs(): number {
+    // The first contact need not wait; every later one is spread.
+    if (this.#counters.hellos === 0 && this.#failuresInRow === 0) return 0;
+    return backoffMs(this.#failuresInRow, { firstMs: this.#options.backoffFirstMs, maxMs: this.#options.backoffMaxMs }, this.#parts.random);
+  }
+
+  /** Runs work of the present state; what it throws is that state's failure. */
+  #work(work: () => Promise<void>): void {
+    const visit = this.#visit;
+    work().catch((error: unknown) => {
+      if (visit === this.#visit) this.#fail(toTributaryError(error));
+    });
+  }
+
+  #fail(error: TributaryError): void {
+    if (error.code !== this.#lastError?.code) this.#parts.log.warn("uplink", { code: error.code, reason: error.message });
+    this.#lastError = error;
+    this.#counters.failures++;
+    this.#failuresInRow++;
+    this.#on("failed");
+  }
+
+  async #greet(): Promise<void> {
+    const visit = this.#visit;
+    const { writer, incarnation, parent } = this.#identity;
+    const { cluster, name, version } = this.#options;
+    const request: HelloRequest = { type: "hello", writer, incarnation, parent, name, version };
+    const answer = (await this.#request(UPLINK_SUBJECTS.control(cluster), encodeCbor(request))) as HelloAnswer;
+    if (visit !== this.#visit) return;
+    this.#counters.hellos++;
+    this.#counters.siblings = answer.siblings.length;
+    if (answer.siblings.length > 0) {
+      this.#parts.log.warn("another gateway runs, or ran, from a copy of this data folder", { siblings: answer.siblings.join(" ") });
+    }
+    this.#on("greeted");
+  }
+
+  async #resolve(): Promise<void> {
+    const visit = this.#visit;
+    if (this.#rewindNeeded) await this.#rewind();
+    const open = new Map(this.#parts.host.unresolved().map((stream) => [stream.id, stream]));
+    for (const [id, stream] of this.#lookUpAgain) open.set(id, stream);
+    if (open.size > 0) {
+      const { bus, random } = this.#parts;
+      const { cluster, requestTimeoutMs: timeoutMs } = this.#options;
+      const result = await resolveStreams([...open.values()], this.#identity.writer, { bus, cluster, timeoutMs, random });
+      if (visit !== this.#visit) return;
+      await this.#parts.host.map(result.changes);
+      this.#reportQuarantined(result.quarantined);
+      for (const id of open.keys()) this.#lookUpAgain.delete(id);
+    }
+    if (visit !== this.#visit) return;
+    this.#on("resolved");
+    // More may have happened while the core was asked.
+    if (this.#rewindNeeded || this.#parts.host.unresolved().length > 0) this.#on("streams-changed");
+  }
+
+  #reportQuarantined(quarantined: ResolveResult["quarantined"]): void {
+    for (const { id, name, to, problem } of quarantined) {
+      this.#counters.streamsQuarantined++;
+      this.#parts.log.error("the core cannot map this stream; its events go to a quarantine stream", {
+        stream: `${name.scope}/${name.stream}`,
+        id,
+        problem,
+        quarantine: `${to.scope}/${to.stream}`,
+      });
+    }
+  }
+
+  async #rewind(): Promise<void> {
+    this.#forgetUnits();
+    await this.#store(this.#parts.store.uplinkRewind());
+    this.#rewindNeeded = false;
+  }
+
+  #forgetUnits(): void {
+    if (this.#tracker.size > 0) this.#counters.rewinds++;
+    this.#round++;
+    this.#rewindNeeded = true;
+    this.#freeThrough = undefined;
+    this.#tracker.clear();
+    this.#queues.clear();
+  }
+
+  /** Sends what the windows allow, and fetches units while there is room for them. */
+  #pump(): void {
+    const mayResolve = this.#state === "resolving" && !this.#rewindNeeded && this.#lookUpAgain.size === 0;
+    if (this.#state !== "sending" && !mayResolve) return;
+    for (const queue of this.#queues.values()) {
+      for (let block = queue.takeNext(); block; block = queue.takeNext()) void this.#send(queue, block);
+    }
+    const { unitsMax, bytesMax, needsMax } = this.#options;
+    const room = this.#tracker.size < unitsMax && this.#tracker.bytes < bytesMax && this.#tracker.needsCount < needsMax;
+    if (room && !this.#pulling) this.#work(() => this.#pull());
+  }
+
+  async #pull(): Promise<void> {
+    const round = this.#round;
+    let units: UplinkUnit[];
+    this.#pulling = true;
+    this.#wokenWhilePulling = false;
+    try {
+      units = await this.#store(this.#parts.store.uplinkNext(UNIT_BYTES_TARGET));
+    } finally {
+      this.#pulling = false;
+    }
+    // What was handed out before a rewind comes again.
+    if (round === this.#round) for (const unit of units) this.#enqueue(unit);
+    if (units.length > 0 || this.#wokenWhilePulling) this.#pump();
+  }
+
+  #enqueue(unit: UplinkUnit): void {
+    const tracked = this.#tracker.add(unit);
+    for (const { container, bytes } of unit.blocks) {
+      let queue = this.#queues.get(container);
+      if (!queue) {
+        queue = new ContainerQueue(container);
+        this.#queues.set(container, queue);
+      }
+      queue.push({ container, unit: tracked, bytes });
+      if (this.#options.freeAt === "tiered") this.#levels.listen(container);
+    }
+  }
+
+  async #send(queue: ContainerQueue, block: QueuedBlock): Promise<void> {
+    const attempt = this.#attempt;
+    this.#counters.blocksSent++;
+    this.#counters.bytesSent += block.bytes.length;
+    const subject = UPLINK_SUBJECTS.append(this.#options.cluster, block.container);
+    try {
+      const answer = (await inPhase(this.#parts.phases, "uplink", () => this.#request(subject, block.bytes))) as AppendAnswer;
+      if (answer.slices.every(([status]) => status === SLICE_STATUS.accepted)) this.#accepted(queue, block);
+      else this.#refused(queue, block, answer, attempt);
+    } catch (error) {
+      if (attempt === this.#attempt) this.#fail(toTributaryError(error));
+    }
+  }
+
+  /** Durable is durable: this counts however late it comes. */
+  #accepted(queue: ContainerQueue, block: QueuedBlock): void {
+    if (this.#queues.get(block.container) !== queue || !queue.accepted(block)) return;
+    this.#counters.blocksAccepted++;
+    this.#failuresInRow = 0;
+    this.#lastError = undefined;
+    block.unit.blocksPending--;
+    assert(block.unit.blocksPending >= 0, "a block is accepted once");
+    this.#free();
+    this.#pump();
+  }
+
+  #refused(queue: ContainerQueue, block: QueuedBlock, answer: AppendAnswer, attempt: number): void {
+    this.#counters.blocksRefused++;
+    if (attempt !== this.#attempt) return;
+    if (answer.slices.some(([status]) => status === SLICE_STATUS.forked)) {
+      this.#lastError = new TributaryError("WRITER_FORKED", "another gateway wrote different events under the numbers of this one");
+      this.#parts.log.error("the uplink stopped: another gateway writes under this identity; retire one of them", {
+        writer: this.#identity.writer,
+        incarnation: this.#identity.incarnation,
+      });
+      this.#on("forked");
+      return;
+    }
+    this.#noteLookUps(block, answer);
+    const outOfPlace = answer.slices.some(([status]) => OUT_OF_PLACE.has(status));
+    // Behind a block that is missing, sending again heals it; at the front the core lacks what it had accepted before.
+    if (this.#lookUpAgain.size > 0 || (outOfPlace && queue.isFirst(block))) this.#rewindNeeded = true;
+    this.#fail(refusal(answer));
+  }
+
+  #noteLookUps(block: QueuedBlock, answer: AppendAnswer): void {
+    if (!answer.slices.some(([status]) => LOOK_UP_AGAIN.has(status))) return;
+    const { slices } = decodeBlock(block.bytes);
+    answer.slices.forEach(([status], i) => {
+      const coreId = slices[i]?.streamId;
+      const stream = LOOK_UP_AGAIN.has(status) && coreId !== undefined ? this.#parts.host.byCoreId(coreId) : undefined;
+      if (stream) this.#lookUpAgain.set(stream.id, stream);
+    });
+  }
+
+  #free(): void {
+    if (this.#state === "forked" || this.#state === "stopped") return;
+    const freeable = this.#tracker.takeFreeable();
+    if (freeable) {
+      this.#counters.eventsFreed += freeable.events;
+      this.#freeThrough = { round: this.#round, unit: freeable.throughUnit };
+    }
+    if (this.#freeThrough && !this.#freeing) this.#work(() => this.#tellStore());
+  }
+
+  async #tellStore(): Promise<void> {
+    this.#freeing = true;
+    try {
+      for (let told = this.#freeThrough; told; told = this.#freeThrough) {
+        await this.#store(this.#parts.store.uplinkFree(told.unit));
+        if (this.#freeThrough === told) this.#freeThrough = undefined;
+        this.#parts.host.freed();
+      }
+    } finally {
+      this.#freeing = false;
+    }
+    this.#pump();
+  }
+
+  async #store<T>(work: Promise<T>): Promise<T> {
+    this.#inStore.add(work);
+    try {
+      return await work;
+    } finally {
+      this.#inStore.delete(work);
+    }
+  }
+
+  async #request(subject: string, payload: Uint8Array): Promise<unknown> {
+    return decodeCbor(await this.#parts.bus.request(subject, payload, { timeoutMs: this.#options.requestTimeoutMs }));
+  }
+}
+
+function refusal(answer: AppendAnswer): TributaryError {
+  const [status, number] = answer.slices.find(([status]) => status !== SLICE_STATUS.accepted) ?? [SLICE_STATUS.accepted, 0];
+  switch (status) {
+    case SLICE_STATUS.parentNotReached:
+      return new TributaryError("PARENT_NOT_REACHED", "the core lacks events of the incarnation before", { number });
+    case SLICE_STATUS.streamGone:
+      return new TributaryError("STREAM_GONE", "the stream was deleted at the core");
+    case SLICE_STATUS.wrongContainer:
+    case SLICE_STATUS.sealed:
+      return new TributaryError("CONTAINER_NOT_OWNED", "the segment is served elsewhere now");
+    default:
+      return new TributaryError("PREVIOUS_NOT_REACHED", "the core lacks earlier events", { number });
+  }
+}
