@@ -20,6 +20,7 @@ import {
   writeAck,
 } from "./mqtt-packet.ts";
 import { isTopicOf, type TopicRoute, type TopicRoutes } from "./topic-route.ts";
+import type { TurnQueue, TurnWaiter } from "./turn-queue.ts";
 
 /** What a connection needs of the listener that it belongs to. */
 export interface ConnectionHost {
@@ -36,6 +37,7 @@ export interface ConnectionHost {
    * client was here before with a session that outlives its connections; a clean session ends that one.
    */
   takeOver(clientId: string, connection: MqttConnection, cleanSession: boolean): boolean;
+  readonly turns: TurnQueue;
   /** `roomAgain` is called once when the log takes more. */
   waitForRoom(waiter: RoomWaiter): void;
   publishWill(route: TopicRoute, key: string, payload: Uint8Array): void;
@@ -56,9 +58,10 @@ const TOKEN = { PUBACK: 0x1_0000, PUBREC: 0x2_0000, PUBCOMP: 0x3_0000, CONNACK: 
 
 /**
  * Why nothing is read from the connection just now: the log takes no more ("room"), too many publishes are unanswered ("answers"),
- * the client does not read its answers ("drain"), the state of its session is not durable yet ("session"), the listener stops ("stop").
+ * the client does not read its answers ("drain"), the state of its session is not durable yet ("session"), others come first in this
+ * turn of the event loop ("turn"), the listener stops ("stop").
  */
-type Wait = "room" | "answers" | "drain" | "session" | "stop";
+type Wait = "turn" | "room" | "answers" | "drain" | "session" | "stop";
 
 /**
  * One MQTT connection: packets in, events into the ingest, acknowledgements out once the commit is on disk.
@@ -67,7 +70,7 @@ type Wait = "room" | "answers" | "drain" | "session" | "stop";
  * appended but answered when the original is durable; PUBREL forgets the id durably before PUBCOMP, so that a crash between can
  * neither double an event nor mistake a new one for a repetition.
  */
-export class MqttConnection implements AckTarget, RoomWaiter {
+export class MqttConnection implements AckTarget, RoomWaiter, TurnWaiter {
   readonly #host: ConnectionHost;
   readonly #socket: Socket;
   readonly #reader = new MqttPacketReader();
@@ -174,13 +177,25 @@ export class MqttConnection implements AckTarget, RoomWaiter {
     this.#goOn("room");
   }
 
+  turnAgain(): void {
+    this.#goOn("turn");
+  }
+
   // Packets
 
   #receive(chunk: Uint8Array): void {
     if (this.#closed) return;
     this.#lastSeenTick = this.#host.tick;
     this.#reader.push(chunk);
-    if (this.#wait === undefined) this.#readPackets();
+    if (this.#wait === undefined) {
+      // A CONNECT is quick, and nobody should wait for others to be let in.
+      if (!this.#connected || this.#host.turns.mayWork()) {
+        this.#readPackets();
+      } else {
+        this.#wait = "turn";
+        this.#host.turns.wait(this);
+      }
+    }
     if (this.#wait !== undefined && !this.#paused && this.#reader.pending > READ_AHEAD_BYTES_MAX) {
       this.#paused = true;
       this.#socket.pause();

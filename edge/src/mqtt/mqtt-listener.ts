@@ -11,6 +11,7 @@ import { type ConnectionHost, MqttConnection, type RoomWaiter, SWEEP_INTERVAL_MS
 import type { CloseReason, MqttCounters } from "./mqtt-counters.ts";
 import { ReasonLog } from "./reason-log.ts";
 import { type TopicRoute, TopicRoutes } from "./topic-route.ts";
+import { TurnQueue } from "./turn-queue.ts";
 
 export interface MqttListenerOptions {
   readonly host: string;
@@ -60,6 +61,7 @@ class MqttHub implements ConnectionHost {
   readonly clock: Clock;
   readonly random: Random;
   readonly routes: TopicRoutes;
+  readonly turns: TurnQueue;
   readonly counters: MqttCounters;
   readonly credentials: Credentials | undefined;
   tick = 0;
@@ -80,6 +82,7 @@ class MqttHub implements ConnectionHost {
     this.counters = dependencies.counters;
     this.credentials = dependencies.options.credentials;
     this.routes = new TopicRoutes(dependencies.ingest);
+    this.turns = new TurnQueue(dependencies.clock);
     this.#reasons = new ReasonLog(dependencies.log, dependencies.clock);
   }
 
