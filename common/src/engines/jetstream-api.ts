@@ -9,6 +9,7 @@ export const JS_ERROR = {
   insufficientResources: 10_023,
   noMessageFound: 10_037,
   storageResourcesExceeded: 10_047,
+  purgeFailed: 10_051,
   streamNameExists: 10_058,
   streamNotFound: 10_059,
   wrongLastSequence: 10_071,

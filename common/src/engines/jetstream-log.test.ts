@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { logContract } from "../contracts/log.contract.ts";
 import { hasCode } from "../errors.ts";
+import { LIMITS } from "../limits.ts";
 import { type NatsServer, type NatsServerOptions, startNatsCluster, startNatsServer } from "../testing/nats-server.ts";
 import { JetStreamLog } from "./jetstream-log.ts";
 import { connectNats, type NatsLink } from "./nats-connection.ts";
@@ -8,7 +10,7 @@ let server: NatsServer;
 let link: NatsLink;
 let names = 0;
 beforeAll(async () => {
-  server = await startNatsServer();
+  server = await startNatsServer({ maxPayload: 8_388_608 });
   link = await connectNats({ url: server.url });
 });
 afterAll(async () => {
@@ -47,6 +49,11 @@ async function readAll(log: JetStreamLog): Promise<number[]> {
 }
 
 const upTo = (first: number, last: number) => Array.from({ length: last - first + 1 }, (_, i) => first + i);
+
+logContract("JetStreamLog", async () => {
+  const name = `contract-${names++}`;
+  return { open: () => openLog({ name }), close: async () => {} };
+});
 
 describe("JetStreamLog", () => {
   test("takes pipelined appends in order and reads them back in pages", async () => {
@@ -129,7 +136,7 @@ describe("JetStreamLog", () => {
     await log.append(record(2, 4), 1);
     const [large] = await log.read(1, PAGE);
     expect(Buffer.compare(large?.data ?? new Uint8Array(), record(1, log.recordBytesMax))).toBe(0);
-    await expect(openLog({ recordBytesMin: 4_194_304 })).rejects.toMatchObject({
+    await expect(openLog({ recordBytesMin: LIMITS.frameBytesMax })).rejects.toMatchObject({
       code: "CONFIG_INVALID",
       message: expect.stringContaining("max_payload"),
     });

@@ -147,8 +147,8 @@ export class JetStreamLog implements Log {
     let next = Math.max(fromSeq, state.first_seq, 1);
     while (next <= state.last_seq && records.length < Math.max(1, bounds.recordsMax)) {
       // As many at once as will fit by the mean size: what comes in excess is thrown away.
-      const fitting = Math.floor((bounds.bytesMax - bytes) / meanBytes);
-      if (fitting < 1 && records.length > 0) break;
+      const fitting = Math.ceil((bounds.bytesMax - bytes) / meanBytes);
+      if (records.length > 0 && (bounds.bytesMax - bytes) * 4 < meanBytes) break;
       const count = Math.max(1, Math.min(GETS_MAX, bounds.recordsMax - records.length, state.last_seq + 1 - next, fitting));
       const page = await Promise.all(Array.from({ length: count }, (_, i) => this.#get({ seq: next + i })));
       for (const record of page) {
@@ -202,6 +202,8 @@ export class JetStreamLog implements Log {
         { cause: error },
       );
     }
+    // The server's disk may be full: what of the range is gone is open, and truncating again is safe.
+    if (error.problem.errCode === JS_ERROR.purgeFailed) throw unknownResult(error);
     throw new TributaryError("INTERNAL", error.message, { errCode: error.problem.errCode }, { cause: error });
   }
 
@@ -218,7 +220,7 @@ export function logSubject(name: string): string {
 function unknownResult(error: unknown): TributaryError {
   const reason = error instanceof Error ? error.message : String(error);
   const code = hasCode(error, "LOG_CLOSED") ? "LOG_CLOSED" : "LOG_RESULT_UNKNOWN";
-  return new TributaryError(code, `no certain answer to an append: ${reason}`, {}, { cause: error });
+  return new TributaryError(code, `no certain answer from the log: ${reason}`, {}, { cause: error });
 }
 
 function logStreamConfig(options: JetStreamLogOptions): Readonly<Record<string, unknown>> & { name: string } {
