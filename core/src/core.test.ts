@@ -3,6 +3,7 @@ import { type ErrorCode, TributaryError } from "@tributary/common/errors";
 import { encodeBlock } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import type { EventColumns } from "@tributary/common/format/event-columns";
+import { createLogger } from "@tributary/common/logger";
 import type { EventPack } from "@tributary/common/stream-service";
 import {
   type AppendAnswer,
@@ -42,17 +43,17 @@ class World {
     return openCore({
       meta: options.meta ?? this.meta,
       bus: this.bus,
-      containerFactory: (id, epoch) => {
+      containerFactory: (id, epoch, onFatal) => {
         const wal = this.wals.get(id) ?? new FakeWal();
         this.wals.set(id, wal);
-        const container = new FakeContainer(id, epoch, wal);
+        const container = new FakeContainer(id, epoch, wal, onFatal);
         this.instances.push(container);
         return container;
       },
       clock: fastClock(),
       random: seededRandom(this.#seed++),
       options: { cluster: CLUSTER, node: "aa", containers: options.containers ?? 1 },
-      log: (level, message) => void this.logged.push(`${level} ${message}`),
+      logger: createLogger({ level: "info", clock: fastClock(), write: (line) => void this.logged.push(line) }),
     });
   }
 
@@ -166,7 +167,10 @@ describe("streams of the core", () => {
     });
     expect(await streams.read(NAME, { offset: "-1", eventsMax: 1, bytesMax: 1 })).toMatchObject({ upToDate: false });
     expect(await streams.append(NAME, { events: undefined, contentType: undefined, close: true })).toMatchObject({ closed: true });
-    await expect(streams.append(NAME, { events: pack("d"), contentType: undefined })).rejects.toMatchObject(code("STREAM_CLOSED"));
+    for (const contentType of [undefined, "text/html"]) {
+      const refused = { code: "STREAM_CLOSED", details: { nextOffset: page.nextOffset } };
+      await expect(streams.append(NAME, { events: pack("d"), contentType })).rejects.toMatchObject(refused);
+    }
     expect(await streams.read(NAME, { offset: page.nextOffset, eventsMax: 1, bytesMax: 1 })).toMatchObject({ closed: true });
     expect(await streams.describe(NAME)).toMatchObject({ events: 3, closed: true, nextOffset: page.nextOffset });
     expect(await streams.listScopes()).toEqual(["plant"]);
@@ -223,7 +227,7 @@ describe("streams of the core", () => {
     const tag = info.id.slice(0, 8);
     await expect(texts(core, `c1_0000000000000003_${tag}`)).rejects.toMatchObject({
       code: "OFFSET_UNKNOWN",
-      details: { offset: nextOffset },
+      details: { nextOffset },
     });
     await expect(texts(core, "g1_0000000000000001_x")).rejects.toMatchObject(code("OFFSET_FOREIGN"));
     await expect(texts(core, "seven")).rejects.toMatchObject(code("OFFSET_INVALID"));
@@ -526,7 +530,7 @@ describe("hello", () => {
     expect((await hello(world, 3, 2)).siblings).toEqual(["0000000000000004"]);
     expect((await hello(world, 5, undefined)).siblings).toEqual(["0000000000000001"]);
     expect(core.status().writers).toBe(1);
-    expect(world.logged.some((line) => line.startsWith("warn"))).toBe(true);
+    expect(world.logged.some((line) => line.includes(" warn "))).toBe(true);
   });
 
   test("keeps the last 64 incarnations, and always the one that speaks", async () => {
@@ -542,7 +546,7 @@ describe("hello", () => {
     const { world } = await running();
     await world.meta.create(`writers/${WRITER}/damaged`, Uint8Array.of(0xff));
     expect((await hello(world, 1, undefined)).siblings).toEqual([]);
-    expect(world.logged.some((line) => line.startsWith("error"))).toBe(true);
+    expect(world.logged.some((line) => line.includes(" error "))).toBe(true);
   });
 
   test("the cluster keeps its id", async () => {

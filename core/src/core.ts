@@ -1,4 +1,5 @@
 import type { Clock } from "@tributary/common/clock";
+import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
@@ -6,7 +7,6 @@ import type { Random } from "@tributary/common/random";
 import type { StreamService } from "@tributary/common/stream-service";
 import { ensureClusterId, ensureContainerCount } from "./service/cluster-record.ts";
 import { type ContainerFactory, ContainerHost, type HostedStatus } from "./service/container-host.ts";
-import type { CoreLog } from "./service/core-log.ts";
 import { CoreStreamService } from "./service/core-stream-service.ts";
 import { StreamDirectory } from "./service/stream-directory.ts";
 import { StreamRegistrar } from "./service/stream-registrar.ts";
@@ -20,7 +20,7 @@ export interface CoreParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly options: CoreOptions;
-  readonly log: CoreLog;
+  readonly logger: Logger;
 }
 
 export interface CoreOptions {
@@ -55,15 +55,15 @@ export interface Core {
  * @throws FORMAT_UNSUPPORTED and other errors that only a person can mend; whatever the MetaStore throws
  */
 export async function openCore(parts: CoreParts): Promise<Core> {
-  const { bus, clock, random, options, log } = parts;
+  const { bus, clock, random, options, logger } = parts;
   const access = { meta: parts.meta, clock, random };
   const clusterId = await ensureClusterId(access);
   const containerCount = await ensureContainerCount(access, options.containers);
-  const directory = new StreamDirectory(access, log);
-  const host = new ContainerHost(access, options.node, parts.containerFactory, log);
-  const registrar = new StreamRegistrar(access, directory, host, log);
+  const directory = new StreamDirectory(access, logger);
+  const host = new ContainerHost(access, options.node, parts.containerFactory, logger);
+  const registrar = new StreamRegistrar(access, directory, host, logger);
   const service = new CoreStreamService(directory, registrar, host, clock, random);
-  const writers = new WriterRegistry(access, log);
+  const writers = new WriterRegistry(access, logger);
   const endpoint = new UplinkEndpoint({ bus, cluster: options.cluster, clusterId, host, directory, registrar, service, writers });
 
   // Gateways are answered until the last moment and before anything that their answers need stops.

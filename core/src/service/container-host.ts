@@ -1,13 +1,16 @@
 import { sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
+import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { Container, ContainerStatus } from "../container/container.ts";
 import { winEpoch } from "./cluster-record.ts";
-import type { CoreLog } from "./core-log.ts";
 import type { MetaAccess } from "./meta-change.ts";
 
-/** Makes a container that is not open yet. A container is opened once; after a failure another one is made. */
-export type ContainerFactory = (id: number, epoch: number) => Container | Promise<Container>;
+/**
+ * Makes a container that is not open yet. A container is opened once; when it stops by itself it calls `onFatal`, is closed, and
+ * another one is made with a later epoch.
+ */
+export type ContainerFactory = (id: number, epoch: number, onFatal: (error: TributaryError) => void) => Container | Promise<Container>;
 
 export interface HostedStatus {
   readonly container: number;
@@ -45,13 +48,13 @@ export class ContainerHost {
   readonly #access: MetaAccess;
   readonly #node: Id;
   readonly #factory: ContainerFactory;
-  readonly #log: CoreLog;
+  readonly #log: Logger;
   readonly #slots: Slot[] = [];
   readonly #runs: Promise<void>[] = [];
   readonly #closing = new AbortController();
   readonly #tieredListeners = new Set<(container: number) => void>();
 
-  constructor(access: MetaAccess, node: Id, factory: ContainerFactory, log: CoreLog) {
+  constructor(access: MetaAccess, node: Id, factory: ContainerFactory, log: Logger) {
     this.#access = access;
     this.#node = node;
     this.#factory = factory;
@@ -138,7 +141,7 @@ export class ContainerHost {
       slot.lastError = failure.code;
       slot.restarts++;
       if (clock.monotonicMs() - startedMs >= HEALTHY_MS) backoffMs = BACKOFF_MS_MIN;
-      this.#log("error", "a container failed and is opened again", {
+      this.#log.error("a container failed and is opened again", {
         container: slot.id,
         epoch: slot.epoch,
         code: failure.code,
@@ -159,9 +162,8 @@ export class ContainerHost {
     try {
       slot.state = "opening";
       slot.epoch = await winEpoch(this.#access, slot.id, this.#node);
-      container = await this.#factory(slot.id, slot.epoch);
       const end = Promise.withResolvers<TributaryError | undefined>();
-      container.onFailed(end.resolve);
+      container = await this.#factory(slot.id, slot.epoch, end.resolve);
       container.onTiered((id) => {
         for (const listener of this.#tieredListeners) listener(id);
       });
@@ -180,7 +182,7 @@ export class ContainerHost {
       await container?.close();
     } catch (error) {
       // Nothing acknowledged hangs on it: the next owner replays the log.
-      this.#log("warn", "a container did not stop cleanly", { container: slot.id, error: toTributaryError(error).message });
+      this.#log.warn("a container did not stop cleanly", { container: slot.id, error: toTributaryError(error).message });
     }
     return failure;
   }

@@ -1,5 +1,6 @@
 import { assert } from "@tributary/common/assert";
 import type { Clock } from "@tributary/common/clock";
+import { canonicalContentType, sameContentType } from "@tributary/common/content-type";
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import { LIMITS } from "@tributary/common/limits";
 import { formatSegmentId, formatStreamName, type Id, newId, STREAM_ID_BYTES, type StreamName, streamName } from "@tributary/common/names";
@@ -16,7 +17,6 @@ import type {
 import type { Container, ContainerStreamState } from "../container/container.ts";
 import { containerOfStream } from "./cluster-record.ts";
 import type { ContainerHost } from "./container-host.ts";
-import { checkContentType, DEFAULT_CONTENT_TYPE, sameMediaType } from "./content-type.ts";
 import { formatOffset, OFFSET_BEGIN, OFFSET_NOW, parseOffset } from "./offset.ts";
 import { type CreateOutcome, compareNames, type StreamDirectory, type StreamEntry } from "./stream-directory.ts";
 import { initialSegments } from "./stream-record.ts";
@@ -28,6 +28,7 @@ export interface StreamConfig {
   readonly closed: boolean;
 }
 
+const DEFAULT_CONTENT_TYPE = "application/octet-stream";
 const CREATE_ROUNDS_MAX = 4;
 
 /** The StreamService of the core: the directory says which streams there are, their containers what is in them. */
@@ -68,7 +69,7 @@ export class CoreStreamService implements StreamService {
     const info = describeEntry(outcome.entry, stateIn(container, outcome.entry));
     if (outcome.type === "exists") {
       const { contentType, segments } = outcome.entry.record;
-      if (!sameMediaType(contentType, config.contentType) || segments !== config.segments || info.closed !== config.closed) {
+      if (!sameContentType(contentType, config.contentType) || segments !== config.segments || info.closed !== config.closed) {
         throw new TributaryError("STREAM_EXISTS", `'${formatStreamName(name)}' exists with another configuration`, {
           contentType,
           segments,
@@ -124,10 +125,14 @@ export class CoreStreamService implements StreamService {
   async append(name: StreamName, request: AppendRequest): Promise<AppendResult> {
     return this.#with(name, async (entry, container) => {
       const { id, contentType } = entry.record;
-      if (request.contentType !== undefined && !sameMediaType(request.contentType, contentType)) {
+      if (request.contentType !== undefined && !sameContentType(request.contentType, contentType)) {
+        const state = stateIn(container, entry);
+        if (state.closed) throw closed(entry, state);
         throw new TributaryError("CONTENT_TYPE_MISMATCH", `'${formatStreamName(name)}' holds ${contentType}`, { contentType });
       }
-      const result = await container.append(id, request);
+      const result = await container.append(id, request).catch((error: unknown) => {
+        throw hasCode(error, "STREAM_CLOSED") ? closed(entry, stateIn(container, entry)) : error;
+      });
       return {
         duplicate: result.duplicate,
         nextOffset: formatOffset(id, result.nextChain),
@@ -209,6 +214,11 @@ function unknown(name: StreamName): TributaryError {
   return new TributaryError("STREAM_UNKNOWN", `there is no stream '${formatStreamName(name)}'`);
 }
 
+function closed(entry: StreamEntry, state: ContainerStreamState): TributaryError {
+  const nextOffset = formatOffset(entry.record.id, state.nextChain);
+  return new TributaryError("STREAM_CLOSED", `'${formatStreamName(entry.name)}' is closed`, { nextOffset });
+}
+
 /** @throws INVALID_NAME, INVALID_REQUEST */
 export function checkConfig(name: StreamName, options: CreateOptions): StreamConfig {
   streamName(name.scope, name.stream);
@@ -216,7 +226,7 @@ export function checkConfig(name: StreamName, options: CreateOptions): StreamCon
   if (!Number.isSafeInteger(segments) || segments < 1 || segments > LIMITS.segmentsPerStreamMax) {
     throw new TributaryError("INVALID_REQUEST", `a stream has 1 to ${LIMITS.segmentsPerStreamMax} segments`);
   }
-  return { contentType: checkContentType(options.contentType ?? DEFAULT_CONTENT_TYPE), segments, closed: options.closed ?? false };
+  return { contentType: canonicalContentType(options.contentType ?? DEFAULT_CONTENT_TYPE), segments, closed: options.closed ?? false };
 }
 
 /** @throws STREAM_UNKNOWN when the container has forgotten the stream meanwhile */
@@ -256,12 +266,12 @@ function chainOf(id: Id, offset: string, state: ContainerStreamState): number {
   if (offset === OFFSET_NOW) return state.nextChain;
   const chain = parseOffset(id, offset);
   if (chain > state.nextChain) {
-    const last = formatOffset(id, state.nextChain);
-    throw new TributaryError("OFFSET_UNKNOWN", `the stream ends at ${last}`, { offset: last });
+    const nextOffset = formatOffset(id, state.nextChain);
+    throw new TributaryError("OFFSET_UNKNOWN", `the stream ends at ${nextOffset}`, { nextOffset });
   }
   if (chain < state.firstChain) {
-    const first = formatOffset(id, state.firstChain);
-    throw new TributaryError("OFFSET_GONE", `the stream begins at ${first} now`, { offset: first });
+    const firstOffset = formatOffset(id, state.firstChain);
+    throw new TributaryError("OFFSET_GONE", `the stream begins at ${firstOffset} now`, { firstOffset });
   }
   return chain;
 }

@@ -1,4 +1,5 @@
 import { hasCode } from "@tributary/common/errors";
+import type { Logger } from "@tributary/common/logger";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
 import { describe, expect, test } from "vitest";
 import { StreamDirectory, type StreamProposal } from "./stream-directory.ts";
@@ -8,8 +9,10 @@ import { MemoryMetaStore } from "./testing/memory-meta-store.ts";
 
 const NAME = { scope: "plant", stream: "press" };
 
+const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+
 function directoryOn(meta: MetaStore, seed = 1): StreamDirectory {
-  return new StreamDirectory({ meta, clock: fastClock(), random: seededRandom(seed) }, () => {});
+  return new StreamDirectory({ meta, clock: fastClock(), random: seededRandom(seed) }, SILENT);
 }
 
 function proposal(id: string): StreamProposal {

@@ -1,10 +1,10 @@
 import { sleep } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import { LIMITS } from "@tributary/common/limits";
+import type { Logger } from "@tributary/common/logger";
 import { formatStreamName, type Id, type StreamName } from "@tributary/common/names";
 import type { MetaChange, MetaEntry } from "@tributary/common/ports/meta-store";
 import { BoundedCache } from "./bounded-cache.ts";
-import type { CoreLog } from "./core-log.ts";
 import { type Change, changeKey, type MetaAccess } from "./meta-change.ts";
 import {
   decodeIdPointer,
@@ -52,7 +52,7 @@ const WATCH_PAUSE_MS = 1_000;
  */
 export class StreamDirectory {
   readonly #access: MetaAccess;
-  readonly #log: CoreLog;
+  readonly #log: Logger;
   readonly #byName = new BoundedCache<StreamEntry>(LIMITS.directoryCacheEntriesMax);
   readonly #keyOfId = new BoundedCache<StreamName>(LIMITS.directoryCacheEntriesMax);
   readonly #lookups = new Map<Id, Promise<StreamEntry | undefined>>();
@@ -61,7 +61,7 @@ export class StreamDirectory {
   #count = 0;
   #tombstones = 0;
 
-  constructor(access: MetaAccess, log: CoreLog) {
+  constructor(access: MetaAccess, log: Logger) {
     this.#access = access;
     this.#log = log;
   }
@@ -281,7 +281,7 @@ export class StreamDirectory {
         return [{ name: nameOfKey(entry.key), record, revision: entry.revision, certain: false }];
       } catch (error) {
         // One damaged record must not keep all other streams from being served.
-        this.#log("error", "a stream's record is damaged and was passed over", { key: entry.key, error: toTributaryError(error).message });
+        this.#log.error("a stream's record is damaged and was passed over", { key: entry.key, error: toTributaryError(error).message });
         return [];
       }
     });
@@ -295,7 +295,7 @@ export class StreamDirectory {
         await this.#access.meta.delete(streamKey(entry.name), entry.revision);
       } catch (error) {
         // Somebody created the name again, or the store is away: the next round sees to it.
-        this.#log("info", "an old deleted name could not be forgotten", {
+        this.#log.info("an old deleted name could not be forgotten", {
           stream: formatStreamName(entry.name),
           error: toTributaryError(error).code,
         });
@@ -311,7 +311,7 @@ export class StreamDirectory {
       try {
         await this.#access.meta.watch(STREAMS_PREFIX, signal, (change) => this.#observe(change));
       } catch (error) {
-        this.#log("warn", "the watch over the streams broke off", { error: toTributaryError(error).code });
+        this.#log.warn("the watch over the streams broke off", { error: toTributaryError(error).code });
       }
       await sleep(this.#access.clock, WATCH_PAUSE_MS, signal);
     }

@@ -1,9 +1,9 @@
 import { sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
+import type { Logger } from "@tributary/common/logger";
 import { formatStreamName } from "@tributary/common/names";
 import type { Container } from "../container/container.ts";
 import type { ContainerHost } from "./container-host.ts";
-import type { CoreLog } from "./core-log.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
 import type { MetaAccess } from "./meta-change.ts";
 import type { StreamDirectory, StreamEntry } from "./stream-directory.ts";
@@ -21,12 +21,12 @@ export class StreamRegistrar {
   readonly #access: MetaAccess;
   readonly #directory: StreamDirectory;
   readonly #host: ContainerHost;
-  readonly #log: CoreLog;
+  readonly #log: Logger;
   readonly #queue = new KeyedQueue();
   readonly #resuming = new Map<string, Promise<void>>();
   readonly #stopped = new AbortController();
 
-  constructor(access: MetaAccess, directory: StreamDirectory, host: ContainerHost, log: CoreLog) {
+  constructor(access: MetaAccess, directory: StreamDirectory, host: ContainerHost, log: Logger) {
     this.#access = access;
     this.#directory = directory;
     this.#host = host;
@@ -93,7 +93,7 @@ export class StreamRegistrar {
       try {
         return await this.#remove(deleting);
       } catch (error) {
-        this.#log("warn", "a deletion could not be finished and is tried again", {
+        this.#log.warn("a deletion could not be finished and is tried again", {
           stream: formatStreamName(deleting.name),
           error: toTributaryError(error).code,
         });

@@ -1,5 +1,5 @@
+import { canonicalContentType, sameContentType } from "@tributary/common/content-type";
 import type { ResolveAnswer, ResolveRequest } from "@tributary/common/uplink-protocol";
-import { checkContentType, sameMediaType } from "./content-type.ts";
 import type { CoreStreamService } from "./core-stream-service.ts";
 import type { StreamDirectory, StreamEntry } from "./stream-directory.ts";
 
@@ -18,7 +18,8 @@ export async function resolveStreams(
   directory: StreamDirectory,
   wishes: readonly Wish[],
 ): Promise<ResolveAnswer> {
-  for (const wish of wishes) checkContentType(wish.contentType);
+  // All or none: a request that is malformed anywhere creates nothing.
+  wishes = wishes.map((wish) => ({ ...wish, contentType: canonicalContentType(wish.contentType) }));
   const streams: Row[] = [];
   for (let at = 0; at < wishes.length; at += AT_ONCE_MAX) {
     streams.push(...(await Promise.all(wishes.slice(at, at + AT_ONCE_MAX).map((wish) => resolveOne(service, directory, wish)))));
@@ -47,7 +48,7 @@ async function resolveOne(service: CoreStreamService, directory: StreamDirectory
 
 function row(entry: StreamEntry, wish: Wish): Row {
   const { id, contentType, segments, containers } = entry.record;
-  const fits = sameMediaType(contentType, wish.contentType);
+  const fits = sameContentType(contentType, wish.contentType);
   return { id: fits ? id : undefined, contentType, segments, containers, problem: fits ? "" : "conflict" };
 }
 

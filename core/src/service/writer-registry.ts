@@ -1,11 +1,11 @@
 import { toTributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
+import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { MetaEntry } from "@tributary/common/ports/meta-store";
 import type { HelloRequest } from "@tributary/common/uplink-protocol";
 import { BoundedCache } from "./bounded-cache.ts";
-import type { CoreLog } from "./core-log.ts";
 import { changeKey, type MetaAccess } from "./meta-change.ts";
 
 /** `writers/{writer}/{incarnation}` (CBOR map). Written once; an incarnation's parent never changes. */
@@ -22,10 +22,10 @@ interface IncarnationRecord {
  */
 export class WriterRegistry {
   readonly #access: MetaAccess;
-  readonly #log: CoreLog;
+  readonly #log: Logger;
   readonly #seen: BoundedCache<{ readonly siblings: number }>;
 
-  constructor(access: MetaAccess, log: CoreLog) {
+  constructor(access: MetaAccess, log: Logger) {
     this.#access = access;
     this.#log = log;
     this.#seen = new BoundedCache(LIMITS.writersCountedMax);
@@ -51,7 +51,7 @@ export class WriterRegistry {
     });
     const siblings = others.filter(({ record }) => record.parent === own.parent).map((other) => other.incarnation);
     if (siblings.length > 0) {
-      this.#log("warn", "a gateway's log was started more than once from one state: a copy of it is or was alive", {
+      this.#log.warn("a gateway's log was started more than once from one state: a copy of it is or was alive", {
         writer,
         incarnation,
         name,
@@ -71,7 +71,7 @@ export class WriterRegistry {
         await this.#access.meta.delete(entry.key, entry.revision);
       } catch (error) {
         // The next hello tries again; the registration itself stands.
-        this.#log("info", "an old incarnation could not be forgotten", { key: entry.key, error: toTributaryError(error).code });
+        this.#log.info("an old incarnation could not be forgotten", { key: entry.key, error: toTributaryError(error).code });
         return;
       }
     }
@@ -86,7 +86,7 @@ export class WriterRegistry {
     } catch {
       // Not CBOR: reported like any other damage.
     }
-    this.#log("error", "an incarnation's record is damaged and was passed over", { key: entry.key });
+    this.#log.error("an incarnation's record is damaged and was passed over", { key: entry.key });
     return undefined;
   }
 }

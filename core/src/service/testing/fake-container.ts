@@ -34,15 +34,16 @@ export class FakeContainer implements Container {
   readonly id: number;
   readonly #wal: FakeWal;
   readonly #epoch: number;
-  #failed: ((error: TributaryError) => void)[] = [];
+  readonly #onFatal: (error: TributaryError) => void;
   #tiered: ((container: number) => void)[] = [];
   #waiters = new Set<() => void>();
   #serving = false;
 
-  constructor(id: number, epoch: number, wal: FakeWal) {
+  constructor(id: number, epoch: number, wal: FakeWal, onFatal: (error: TributaryError) => void) {
     this.id = id;
     this.#epoch = epoch;
     this.#wal = wal;
+    this.#onFatal = onFatal;
   }
 
   async open(): Promise<void> {
@@ -158,15 +159,20 @@ export class FakeContainer implements Container {
   }
   status(): ContainerStatus {
     const eventsDurable = [...this.#wal.streams.values()].reduce((sum, stream) => sum + stream.events.length, 0);
-    const nothing = { attempt: 1, walFirst: 1, walLast: 0, eventsTiered: 0, bytesInMemory: 0, bytesTiered: 0, lastReplayMs: 0 };
+    const nothing = {
+      attempt: 1,
+      walFirst: 1,
+      walLast: 0,
+      eventsTiered: 0,
+      bytesInMemory: 0,
+      bytesTiered: 0,
+      lastReplayMs: 0,
+      problem: "",
+    };
     return { ...nothing, container: this.id, epoch: this.#epoch, eventsDurable };
   }
   onTiered(listener: (container: number) => void): () => void {
     this.#tiered.push(listener);
-    return () => {};
-  }
-  onFailed(listener: (error: TributaryError) => void): () => void {
-    this.#failed.push(listener);
     return () => {};
   }
   async close(): Promise<void> {
@@ -179,7 +185,7 @@ export class FakeContainer implements Container {
   }
   fail(code: "LOG_SEQUENCE_MISMATCH" | "LOG_RESULT_UNKNOWN"): void {
     this.#serving = false;
-    for (const listener of this.#failed) listener(new TributaryError(code, "failed by the test"));
+    this.#onFatal(new TributaryError(code, "failed by the test"));
   }
 
   #check(): void {
