@@ -39,7 +39,6 @@ export function listenHere(fetch: Fetch, host: string, port: number): Promise<Li
 const KEEP_ALIVE_SECONDS = 75;
 /** Reconnect storms wait here instead of being refused. */
 const BACKLOG = 4096;
-const DRAIN_POLL_MS = 20;
 
 async function listenNode(fetch: Fetch, host: string, port: number): Promise<Listener> {
   const { createAdaptorServer } = await import("@hono/node-server");
@@ -53,17 +52,23 @@ async function listenNode(fetch: Fetch, host: string, port: number): Promise<Lis
       resolve();
     });
   });
+  // Counted here because Node takes a connection that has not sent a request yet for a busy one.
+  let inFlight = 0;
+  let onIdle: (() => void) | undefined;
+  server.on("request", (_request, response) => {
+    inFlight++;
+    response.once("close", () => {
+      inFlight--;
+      if (inFlight === 0) onIdle?.();
+    });
+  });
   return {
     port: (server.address() as AddressInfo).port,
-    drain() {
-      return new Promise((resolve) => {
-        // Connections that become idle only now, by their last answer, would be kept alive.
-        const timer = setInterval(() => server.closeIdleConnections(), DRAIN_POLL_MS);
-        server.close(() => {
-          clearInterval(timer);
-          resolve();
-        });
-      });
+    async drain() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      if (inFlight > 0) await new Promise<void>((resolve) => (onIdle = resolve));
+      server.closeAllConnections();
+      await closed;
     },
     async cut() {
       server.closeAllConnections();
