@@ -24,9 +24,9 @@ export function createFolderSync(path: string): void {
   fsyncPathSync(parent);
 }
 
-/** The `code` of an error from node:fs. */
+/** The `code` of an error of a system call, from node:fs. */
 export function fsErrorCode(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+  return error instanceof Error && "syscall" in error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }
 
 /** A full disk, a full quota, a file that may not grow. */

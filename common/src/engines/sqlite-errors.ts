@@ -1,4 +1,5 @@
 import { TributaryError } from "../errors.ts";
+import { fsErrorCode, isNoSpace } from "./fs-durability.ts";
 
 /** What a failed SQLite call means for a store. */
 export type SqliteFailure =
@@ -26,9 +27,9 @@ export function sqliteFailure(error: unknown): SqliteFailure | undefined {
   return "uncertain";
 }
 
-/** The error for a store that could not be opened, read or changed; anything that is not SQLite's passes unchanged. */
+/** The error for a store that could not be opened, read or changed; what neither SQLite nor the file system threw passes unchanged. */
 export function toStoreError(error: unknown, path: string): unknown {
-  const failure = sqliteFailure(error);
+  const failure = sqliteFailure(error) ?? fsFailure(error);
   if (failure === undefined) return error;
   const reason = error instanceof Error ? error.message : String(error);
   const options = { cause: error };
@@ -44,4 +45,11 @@ export function toStoreError(error: unknown, path: string): unknown {
     case "uncertain":
       return new TributaryError("LOG_RESULT_UNKNOWN", `writing ${path} failed: ${reason}`, { path }, options);
   }
+}
+
+function fsFailure(error: unknown): SqliteFailure | undefined {
+  const code = fsErrorCode(error);
+  if (code === undefined) return undefined;
+  if (isNoSpace(error)) return "full";
+  return code === "EIO" ? "uncertain" : "unusable";
 }

@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { assert } from "../assert.ts";
 import { TributaryError } from "../errors.ts";
 import type { LogRecord } from "../ports/log.ts";
-import { createFolderSync, fsyncPathSync, isNoSpace } from "./fs-durability.ts";
+import { createFolderSync, fsyncPathSync } from "./fs-durability.ts";
 import type { SqliteDatabase, SqliteDriver, SqliteRow, SqliteStatement } from "./sqlite-driver.ts";
 import { sqliteFailure } from "./sqlite-errors.ts";
 
@@ -90,6 +90,7 @@ export class SqliteLogFile {
       this.#pageCount = this.#db.prepare("PRAGMA page_count");
       this.#freePageCount = this.#db.prepare("PRAGMA freelist_count");
       this.#findEnds();
+      this.#tryAppend();
       this.#findReserve();
       this.#checkpointAtOpen();
     } catch (error) {
@@ -243,6 +244,19 @@ export class SqliteLogFile {
     this.first = Number(this.#oldest.get()?.["seq"] ?? this.last + 1);
   }
 
+  /** Damage where only writing comes by, in the list of free pages, should show now and not at the first append. */
+  #tryAppend(): void {
+    const undo = new Error("a trial only");
+    try {
+      this.#db.transaction(() => {
+        this.#insert.run(this.last + 1, new Uint8Array(4 * PAGE_BYTES));
+        throw undo;
+      });
+    } catch (error) {
+      if (error !== undo) throw error;
+    }
+  }
+
   /**
    * What a failed fsync left in doubt is written again by a checkpoint. A full disk is no reason not to start: the WAL was synced
    * before it was opened.
@@ -296,7 +310,7 @@ export class SqliteLogFile {
     }
   }
 
-  /** @throws STORAGE_FULL if there is no reserve, no room for one, and the append would not fit into pages that are free. */
+  /** @throws ENOSPC if there is no reserve, no room for one, and the append would not fit into pages that are free. */
   #assureReserve(pages: number): void {
     if (this.#hasReserve || this.#pages() < RESERVE_FROM_PAGES || this.#freePages() >= RESERVE_FROM_PAGES / 2 + pages) return;
     try {
@@ -312,8 +326,7 @@ export class SqliteLogFile {
       this.#hasReserve = true;
     } catch (error) {
       rmSync(this.#reservePath(), { force: true });
-      if (!isNoSpace(error)) throw error;
-      throw new TributaryError("STORAGE_FULL", `no space left for ${this.path}`, { path: this.path }, { cause: error });
+      throw error;
     }
   }
 }

@@ -1,4 +1,4 @@
-import { copyFileSync, existsSync, renameSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { assert } from "../assert.ts";
 import type { Clock } from "../clock.ts";
@@ -55,7 +55,7 @@ export async function openSqliteLogSalvaging(path: string, options: SalvageOptio
   const found = existsSync(path);
   if (found) removeDatabase(salvagePath(path));
   const interrupted = existsSync(salvagePath(path));
-  if (!interrupted && !(found && existsSync(path + DAMAGE_MARKER))) {
+  if (!interrupted && !(found && isKnownDamaged(path))) {
     try {
       const log = await openSqliteLog(path, options);
       const { first, last } = await log.state();
@@ -72,6 +72,11 @@ export async function openSqliteLogSalvaging(path: string, options: SalvageOptio
   } catch (error) {
     throw toStoreError(error, path);
   }
+}
+
+/** SQLite would silently delete the WAL of a database whose file lost everything. */
+function isKnownDamaged(path: string): boolean {
+  return existsSync(path + DAMAGE_MARKER) || (statSync(path).size === 0 && existsSync(`${path}-wal`));
 }
 
 function salvagePath(path: string): string {

@@ -1,0 +1,61 @@
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { objectStoreContract } from "../contracts/object-store.contract.ts";
+import { openFsObjectStore } from "./fs-object-store.ts";
+
+async function newFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "tributary-objects-"));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+objectStoreContract("file system", async () => {
+  const folder = await newFolder();
+  return { open: () => openFsObjectStore(join(folder, "lake", "tier")), close: async () => {} };
+});
+
+test("removes what a killed put left behind, and shows nothing of it", async () => {
+  const root = await newFolder();
+  const before = await openFsObjectStore(root);
+  await before.put("a/kept", new Uint8Array([1]));
+  await before.close();
+  await writeFile(join(root, "~tmp", "half-written"), "half");
+  const store = await openFsObjectStore(root);
+  expect(await readdir(join(root, "~tmp"))).toEqual([]);
+  expect((await store.list("", { limit: 10 })).map((object) => object.name)).toEqual(["a/kept"]);
+});
+
+test("leaves no temporary file behind, whether a put wins or loses", async () => {
+  const root = await newFolder();
+  const store = await openFsObjectStore(root);
+  await Promise.allSettled([1, 2, 3].map((byte) => store.put("one", new Uint8Array([byte]))));
+  expect(await readdir(join(root, "~tmp"))).toEqual([]);
+});
+
+test("does not list files that are no objects", async () => {
+  const root = await newFolder();
+  await mkdir(join(root, "lost+found"), { recursive: true });
+  await writeFile(join(root, "with space"), "x");
+  await writeFile(join(root, "object"), "x");
+  const store = await openFsObjectStore(root);
+  expect(await store.list("", { limit: 10 })).toEqual([{ name: "object", bytes: 1 }]);
+});
+
+test("refuses a name that is a folder of others, and one below an object; both places stay usable", async () => {
+  const store = await openFsObjectStore(await newFolder());
+  const data = new Uint8Array([1]);
+  await store.put("a/b", data);
+  await expect(store.put("a", data)).rejects.toMatchObject({ code: "INVALID_REQUEST" });
+  await expect(store.put("a/b/c", data)).rejects.toMatchObject({ code: "INVALID_REQUEST" });
+  await store.delete("a/b");
+  await store.put("a/b/c", data);
+  expect(await store.get("a/b/c")).toEqual(data);
+});
+
+test("says that a folder cannot be used", async () => {
+  const root = await newFolder();
+  await writeFile(join(root, "file"), "x");
+  await expect(openFsObjectStore(join(root, "file"))).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+});
