@@ -212,7 +212,7 @@ export class JetStreamLog implements Log {
   }
 }
 
-export function logSubject(name: string): string {
+function logSubject(name: string): string {
   return `tributary.log.${name}`;
 }
 

@@ -16,6 +16,7 @@ import {
 } from "./jetstream-api.ts";
 import { checkMetaKey, checkMetaPrefix } from "./meta-key.ts";
 import type { NatsLink } from "./nats-connection.ts";
+import { guarded } from "./nats-inbox.ts";
 import { plainBytes } from "./nats-parts.ts";
 
 export interface JetStreamMetaStoreOptions {
@@ -142,7 +143,7 @@ export class JetStreamMetaStore implements MetaStore {
         });
         if (signal.aborted) return;
         const messages = await consumer.consume({
-          callback: (msg) => take(msg.subject, msg.seq, isDeletion(msg.headers?.get("KV-Operation") ?? ""), msg.data),
+          callback: guarded((msg) => take(msg.subject, msg.seq, isDeletion(msg.headers?.get("KV-Operation") ?? ""), msg.data)),
         });
         const stop = () => messages.stop();
         signal.addEventListener("abort", stop, { once: true });

@@ -4,6 +4,7 @@ import { LIMITS } from "../limits.ts";
 import { bytesToHex } from "../names.ts";
 import type { RequestHandler, Subscription } from "../ports/bus.ts";
 import type { NatsLink } from "./nats-connection.ts";
+import { guarded } from "./nats-inbox.ts";
 import { cutIntoParts, PartCollector, type PartLimits, plainBytes } from "./nats-parts.ts";
 import {
   decodeRequestPart,
@@ -18,7 +19,8 @@ import {
 
 /** Handlers running at once for one subscription; requesters bound themselves, this is against those who do not. */
 const HANDLERS_MAX = 4_096;
-const PART_LIMITS: PartLimits = { messagesMax: 256, bytesMax: 8 * LIMITS.frameBytesMax, idleMsMax: 10_000 };
+/** A part may take its time: an uplink can be slow. */
+const PART_LIMITS: PartLimits = { messagesMax: 256, bytesMax: 8 * LIMITS.frameBytesMax, idleMsMax: 60_000 };
 
 /** A large request whose parts are on their way. */
 interface Granted {
@@ -93,11 +95,12 @@ export class NatsBusServer {
   /** Subscribes, and resolves once the server knows of it. */
   async listen(subject: string, options: { group?: string }, take: (msg: Msg) => void): Promise<Subscription> {
     let refused: Error | undefined;
+    const deliver = guarded(take);
     const subscription = this.#link.nc.subscribe(subject, {
       ...(options.group === undefined ? {} : { queue: options.group }),
       callback: (error, msg) => {
         if (error) refused = error;
-        else take(msg);
+        else deliver(msg);
       },
     });
     // After a lost connection the client library subscribes again by itself: nothing to do about a flush that fails.

@@ -20,7 +20,7 @@ import {
 /** Requests sent and not yet answered. */
 const REQUESTS_IN_FLIGHT_MAX = 16_384;
 /** For answers and publications; a server has the same for requests. A reply is one byte longer than its answer. */
-const PART_LIMITS: PartLimits = { messagesMax: 256, bytesMax: 8 * (LIMITS.frameBytesMax + 1), idleMsMax: 10_000 };
+const PART_LIMITS: PartLimits = { messagesMax: 256, bytesMax: 8 * (LIMITS.frameBytesMax + 1), idleMsMax: 60_000 };
 
 /** Bus over NATS. The link may be shared; closing the bus leaves it open. Wire format: nats-wire.ts. */
 export class NatsBus implements Bus {

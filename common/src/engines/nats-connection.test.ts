@@ -56,6 +56,27 @@ test("wrong credentials are told apart from an absent server, and right ones wor
   }
 });
 
+test("a user without an inbox, and a server for tiny messages only, are refused at once; other missing rights are told", async () => {
+  const users = `authorization { users: [
+    { user: deaf, password: d, permissions: { subscribe: ["news.>"] } }
+    { user: mute, password: m, permissions: { publish: ["news.>"], subscribe: [">"] } } ] }`;
+  const server = await start({ jetstream: false, extraConfig: users });
+  await expect(connectNats({ url: server.url, user: "deaf", pass: "d" })).rejects.toMatchObject({
+    code: "CONFIG_INVALID",
+    message: expect.stringContaining("_INBOX"),
+  });
+  const warnings: string[] = [];
+  const mute = await connectNats({ url: server.url, user: "mute", pass: "m", warn: (message) => warnings.push(message) });
+  onTestFinished(() => mute.close());
+  mute.inbox.send("secret", "");
+  await vi.waitFor(() => expect(warnings).toEqual([expect.stringContaining("secret")]), 10_000);
+  const tiny = await start({ jetstream: false, maxPayload: 1_024 });
+  await expect(connectNats({ url: tiny.url })).rejects.toMatchObject({
+    code: "CONFIG_INVALID",
+    message: expect.stringContaining("max_payload"),
+  });
+});
+
 test.each(["http://127.0.0.1:4222", "nats://", "", "nats://a:b:c"])("refuses the URL '%s'", async (url) => {
   await expect(connectNats({ url })).rejects.toMatchObject({ code: "CONFIG_INVALID" });
 });

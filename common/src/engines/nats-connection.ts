@@ -1,6 +1,6 @@
 import { connect, credsAuthenticator, errors, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
 import { type Clock, sleep, systemClock } from "../clock.ts";
-import { TributaryError } from "../errors.ts";
+import { hasCode, TributaryError } from "../errors.ts";
 import { type Random, systemRandom } from "../random.ts";
 import { NatsInbox, type NatsTransport } from "./nats-inbox.ts";
 
@@ -23,7 +23,7 @@ export interface NatsConnectOptions extends NatsCredentials {
   readonly startTimeoutMs?: number;
   /** Ends the waiting for the first connection. */
   readonly signal?: AbortSignal;
-  /** Told once when the first attempt has failed and it goes on trying. */
+  /** Told when the first attempt has failed and it goes on trying, and later of what the server complains about: missing permissions. */
   readonly warn?: (message: string) => void;
 }
 
@@ -42,8 +42,14 @@ export interface NatsLink extends NatsTransport {
 const START_MS_DEFAULT = 10_000;
 const ATTEMPT_MS_MAX = 5_000;
 const RETRY_MS = { min: 100, max: 1_000 } as const;
-/** A peer that fell silent is given up after two unanswered pings. */
-const PING_INTERVAL_MS = 5_000;
+/**
+ * A peer that fell silent is given up after this many unanswered pings. Not sooner: a ping waits behind the blocks that a slow
+ * uplink is still sending. Requests have their own timeouts.
+ */
+const PINGS_UNANSWERED_MAX = 4;
+const PING_INTERVAL_MS = 15_000;
+/** Less cannot carry the parts of a message with their headers. */
+const MAX_PAYLOAD_BYTES_MIN = 4_096;
 /** The server's default; counts only until the first INFO has arrived. */
 const MAX_PAYLOAD_DEFAULT = 1_048_576;
 
@@ -55,16 +61,12 @@ export async function connectNats(options: NatsConnectOptions): Promise<NatsLink
   for (let attempt = 1; ; attempt++) {
     let failure: Error;
     try {
-      const remainingMs = Math.max(1, Math.min(ATTEMPT_MS_MAX, deadline - clock.monotonicMs()));
-      return new Link(
-        await connect({ ...target.options, timeout: remainingMs, reconnectDelayHandler: () => jitter(random, RETRY_MS.max) }),
-        {
-          clock,
-          random,
-          url: target.shown,
-        },
-      );
+      const timeout = Math.max(1, Math.min(ATTEMPT_MS_MAX, deadline - clock.monotonicMs()));
+      const reconnectDelayHandler = () => jitter(random, RETRY_MS.max);
+      const nc = await connect({ ...target.options, timeout, reconnectDelayHandler });
+      return await checked(new Link(nc, { clock, random, url: target.shown, warn }));
     } catch (error) {
+      if (hasCode(error, "CONFIG_INVALID")) throw error;
       failure = error instanceof Error ? error : new Error(String(error));
     }
     if (failure instanceof errors.AuthorizationError || failure.cause instanceof errors.AuthorizationError) {
@@ -83,6 +85,20 @@ export async function connectNats(options: NatsConnectOptions): Promise<NatsLink
     }
     await sleep(clock, delayMs, signal);
   }
+}
+
+/** Finds out at once what would only show as requests without answers. */
+async function checked(link: Link): Promise<NatsLink> {
+  await link.nc.flush();
+  const problem =
+    link.maxPayloadBytes() < MAX_PAYLOAD_BYTES_MIN
+      ? `has a max_payload of ${link.maxPayloadBytes()}; at least ${MAX_PAYLOAD_BYTES_MIN} is needed`
+      : link.inbox.refused()
+        ? "does not let this user subscribe to _INBOX.>, where answers arrive"
+        : undefined;
+  if (problem === undefined) return link;
+  await link.close();
+  throw new TributaryError("CONFIG_INVALID", `NATS at ${link.url} ${problem}`, { url: link.url });
 }
 
 /** Between half and all of `ms`, so that clients which lost one server do not come back in step. */
@@ -119,7 +135,7 @@ function parseUrl(options: NatsConnectOptions): { options: NodeConnectionOptions
       // Credentials may be refused while a server is being reconfigured: that is no reason to give up a running gateway.
       ignoreAuthErrorAbort: true,
       pingInterval: PING_INTERVAL_MS,
-      maxPingOut: 2,
+      maxPingOut: PINGS_UNANSWERED_MAX,
     },
   };
 }
@@ -133,8 +149,12 @@ class Link implements NatsLink {
   readonly #listeners = new Set<(connected: boolean) => void>();
   #connected = true;
 
-  constructor(nc: NatsConnection, { clock, random, url }: { clock: Clock; random: Random; url: string }) {
+  readonly #warn: ((message: string) => void) | undefined;
+
+  constructor(nc: NatsConnection, context: { clock: Clock; random: Random; url: string; warn: ((message: string) => void) | undefined }) {
+    const { clock, random, url, warn } = context;
     this.nc = nc;
+    this.#warn = warn;
     this.clock = clock;
     this.random = random;
     this.url = url;
@@ -146,6 +166,7 @@ class Link implements NatsLink {
     for await (const status of this.nc.status()) {
       if (status.type === "disconnect" || status.type === "close") this.#report(false);
       else if (status.type === "reconnect") this.#report(true);
+      else if (status.type === "error") this.#warn?.(`NATS at ${this.url}: ${status.error.message}`);
     }
     this.#report(false);
   }

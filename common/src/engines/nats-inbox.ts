@@ -15,6 +15,22 @@ export interface NatsTransport {
   onStatus(listener: (connected: boolean) => void): () => void;
 }
 
+/**
+ * A callback whose exception ends the process as uncaught. Thrown into the client library it would end its reader, and leave a
+ * connection that looks alive and hears nothing.
+ */
+export function guarded<T>(callback: (value: T) => void): (value: T) => void {
+  return (value) => {
+    try {
+      callback(value);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  };
+}
+
 interface Waiter {
   readonly message: (msg: Msg) => void;
   readonly failed: (error: TributaryError) => void;
@@ -36,12 +52,24 @@ export class NatsInbox {
   readonly #prefix: string;
   readonly #waiters = new Map<string, Waiter>();
   #counter = 0;
+  #refused = false;
 
   constructor(link: NatsTransport) {
     this.#link = link;
     this.#prefix = `_INBOX.${bytesToHex(link.random.bytes(12))}`;
-    link.nc.subscribe(`${this.#prefix}.*`, { callback: (error, msg) => (error ? undefined : this.#deliver(msg)) });
+    const deliver = guarded((msg: Msg) => this.#deliver(msg));
+    link.nc.subscribe(`${this.#prefix}.*`, {
+      callback: (error, msg) => {
+        if (error) this.#refused = true;
+        else deliver(msg);
+      },
+    });
     link.onStatus((connected) => (connected ? undefined : this.#failAll()));
+  }
+
+  /** True when the server does not let this user subscribe to its inbox. */
+  refused(): boolean {
+    return this.#refused;
   }
 
   /**

@@ -1,3 +1,4 @@
+import { assert } from "../assert.ts";
 import type { Clock } from "../clock.ts";
 
 interface HalfReceived {
@@ -87,6 +88,7 @@ export class PartCollector {
 
 /** Cuts bytes into views of at most `partBytesMax`; nothing gives one empty part. */
 export function* cutIntoParts(bytes: Uint8Array, partBytesMax: number): Generator<{ index: number; part: Uint8Array }> {
+  assert(partBytesMax >= 1, "a part holds something");
   for (let index = 0, from = 0; from < bytes.length || index === 0; index++, from += partBytesMax) {
     yield { index, part: bytes.subarray(from, from + partBytesMax) };
   }
