@@ -46,6 +46,8 @@ export const LIMITS = {
   producersPerStreamMax: 10_000,
   /** MQTT packet ids of QoS 2 publishes kept by one gateway; those of the client that took one longest ago are forgotten first. */
   packetIdsMax: 262_144,
+  /** Streams that one gateway keeps. */
+  gatewayStreamsMax: 100_000,
   /** Streams that one cluster keeps. */
   streamsMax: 1_000_000,
   /** Streams whose records a core node keeps in memory. */

@@ -18,7 +18,7 @@ export const coreAway: Scenario = {
     const folder = context.folder;
     mkdirSync(folder, { recursive: true });
     const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
-    const nats = await startNatsServer({ storeDir: join(folder, "nats") });
+    const nats = await startNatsServer({ maxPayload: 8_388_608, storeDir: join(folder, "nats") });
     const core = new ServerProcess({
       name: "core",
       args: [

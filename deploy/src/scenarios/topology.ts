@@ -57,7 +57,7 @@ export async function embeddedTopology({ folder, runtime }: TopologyOptions): Pr
 /** Gateway, core and nats-server as processes of their own. */
 export async function natsTopology({ folder, runtime }: TopologyOptions): Promise<Topology> {
   const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
-  const nats = await startNatsServer({ jetstream: true, syncAlways: true, storeDir: join(folder, "nats") });
+  const nats = await startNatsServer({ maxPayload: 8_388_608, storeDir: join(folder, "nats") });
   const core = new ServerProcess({
     name: "core",
     args: [

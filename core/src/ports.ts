@@ -1,0 +1,109 @@
+import { join } from "node:path";
+import type { Config } from "@tributary/common/config";
+import { connectConfiguredNats } from "@tributary/common/engines/configured-nats";
+import { lockDataDir } from "@tributary/common/engines/data-dir-lock";
+import { openFsObjectStore } from "@tributary/common/engines/fs-object-store";
+import { JetStreamLog } from "@tributary/common/engines/jetstream-log";
+import { JetStreamMetaStore } from "@tributary/common/engines/jetstream-meta-store";
+import { NatsBus } from "@tributary/common/engines/nats-bus";
+import { assertSafeServer } from "@tributary/common/engines/nats-safety";
+import { openSqliteMetaStore } from "@tributary/common/engines/sqlite-meta-store";
+import { openWorkerLog } from "@tributary/common/engines/worker-log";
+import { LIMITS } from "@tributary/common/limits";
+import type { Logger } from "@tributary/common/logger";
+import type { Bus } from "@tributary/common/ports/bus";
+import type { Log } from "@tributary/common/ports/log";
+import type { MetaStore } from "@tributary/common/ports/meta-store";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
+
+/** Header and operations of a frame around its block. */
+const FRAME_OVERHEAD_BYTES = 65_536;
+
+/** The engines of one core node. */
+export interface CorePorts {
+  readonly bus: Bus;
+  readonly meta: MetaStore;
+  readonly objects: ObjectStore;
+  openLog(container: number): Promise<Log>;
+  close(): Promise<void>;
+}
+
+/**
+ * SQLite and the file system without `nats.url`; JetStream and the file system with it. `bus` is given where gateway and core share a process.
+ * @throws DATA_DIR_LOCKED, CONFIG_INVALID, BUS_UNREACHABLE, NATS_UNSAFE
+ */
+export async function openCorePorts(config: Config, bus: Bus | undefined, logger: Logger): Promise<CorePorts> {
+  const folder = join(config.data, "core");
+  const lock = await lockDataDir(folder);
+  try {
+    const objects = await openFsObjectStore(join(folder, "lake"));
+    const engines = config["nats.url"] === "" ? await sqliteEngines(folder, logger) : await natsEngines(config, logger);
+    const ownBus = bus ?? engines.bus;
+    if (!ownBus) throw new Error("an embedded core is given its bus");
+    return {
+      ...engines,
+      bus: ownBus,
+      objects,
+      async close() {
+        await engines.close();
+        await objects.close();
+        lock.release();
+      },
+    };
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+type Engines = Omit<CorePorts, "bus" | "objects"> & { readonly bus: Bus | undefined };
+
+async function sqliteEngines(folder: string, logger: Logger): Promise<Engines> {
+  const meta = await openSqliteMetaStore(join(folder, "meta.db"));
+  return {
+    bus: undefined,
+    meta,
+    async openLog(container) {
+      const { log, report } = await openWorkerLog(join(folder, `wal-${container}.db`), { quarantineDir: join(folder, "quarantine") });
+      if (report.quarantinePath !== "") {
+        logger.error("a write-ahead log was damaged; what could not be read was put aside", {
+          container,
+          recordsLost: report.recordsQuarantined,
+          path: report.quarantinePath,
+        });
+      }
+      return log;
+    },
+    close: () => meta.close(),
+  };
+}
+
+async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
+  const link = await connectConfiguredNats(config, { name: "tributary-core", logger });
+  try {
+    const monitoringUrls = config["nats.monitorUrl"] === "" ? [] : config["nats.monitorUrl"].split(",");
+    await assertSafeServer(link, { monitoringUrls, allowUnsafe: config["nats.allowUnsafe"], warn: (message) => logger.warn(message) });
+    const replicas = config["nats.replicas"];
+    const bus = new NatsBus(link);
+    const meta = await JetStreamMetaStore.open(link, { bucket: `tributary-${config.cluster}`, replicas });
+    return {
+      bus,
+      meta,
+      // A frame must hold the largest block.
+      openLog: (container) =>
+        JetStreamLog.open(link, {
+          name: `tributary-${config.cluster}-wal-${container}`,
+          replicas,
+          recordBytesMin: LIMITS.blockBytesMax + FRAME_OVERHEAD_BYTES,
+        }),
+      async close() {
+        await meta.close();
+        await bus.close();
+        await link.close();
+      },
+    };
+  } catch (error) {
+    await link.close();
+    throw error;
+  }
+}

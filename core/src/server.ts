@@ -1,0 +1,117 @@
+import { hostname } from "node:os";
+import type { Clock } from "@tributary/common/clock";
+import type { Config } from "@tributary/common/config";
+import { createDataPlane } from "@tributary/common/http/data-plane";
+import { serveHttp } from "@tributary/common/http/serve";
+import type { Logger } from "@tributary/common/logger";
+import { CORE_METRICS, type CoreMetrics, createMetricsText } from "@tributary/common/metrics";
+import { newId } from "@tributary/common/names";
+import { inPhase, type PhaseListener } from "@tributary/common/phases";
+import type { Bus } from "@tributary/common/ports/bus";
+import type { Log } from "@tributary/common/ports/log";
+import type { Random } from "@tributary/common/random";
+import { createContainer } from "./container/create-container.ts";
+import { type Core, type CoreStatus, openCore } from "./core.ts";
+import { openCorePorts } from "./ports.ts";
+
+export interface CoreServerParts {
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly phases: PhaseListener;
+  /** Given where gateway and core share a process; the core's own NATS connection otherwise. */
+  readonly bus: Bus | undefined;
+}
+
+export interface CoreServer {
+  readonly url: string;
+  readonly core: Core;
+  /** Takes nothing new, answers what was begun, flushes, and stops. */
+  close(): Promise<void>;
+}
+
+/** Starts a core node with its HTTP face. @throws CONFIG_INVALID, DATA_DIR_LOCKED, PORT_IN_USE, NATS_UNSAFE, BUS_UNREACHABLE */
+export async function startCoreServer(parts: CoreServerParts): Promise<CoreServer> {
+  const { config, clock, random, logger, phases } = parts;
+  const ports = await openCorePorts(config, parts.bus, logger);
+  const closers: (() => Promise<void>)[] = [() => ports.close()];
+  const close = async () => {
+    for (const closer of closers.splice(0).reverse()) await closer();
+  };
+  try {
+    const logs = new Map<number, Log>();
+    closers.push(async () => {
+      await Promise.all([...logs.values()].map((log) => log.close()));
+    });
+    const core = await openCore({
+      meta: ports.meta,
+      bus: ports.bus,
+      clock,
+      random,
+      options: { cluster: config.cluster, node: newId(random, 8), containers: config["core.containers"] },
+      log: logger,
+      async containerFactory(id, epoch) {
+        await logs.get(id)?.close();
+        const log = await ports.openLog(id);
+        logs.set(id, log);
+        return createContainer({
+          id,
+          epoch,
+          log,
+          objects: ports.objects,
+          clock,
+          random,
+          phases,
+          logger,
+          options: { flushBytes: config["core.flushBytes"], flushIntervalMs: config["core.flushIntervalMs"] },
+        });
+      },
+    });
+    closers.push(() => core.close());
+    const token = config["core.http.token"];
+    const app = createDataPlane({
+      streams: core.streams,
+      clock,
+      random,
+      ...(token === "" ? {} : { bearerToken: token }),
+      serverName: hostname(),
+      side: "core",
+      ready: () => readiness(core.status()),
+      status: () => core.status(),
+      metricsText: createMetricsText(CORE_METRICS, () => coreMetrics(core.status())),
+      reportError: (error) =>
+        logger.error("defect in a request", { error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+    });
+    const http = await serveHttp(app, { host: config["core.http.host"], port: config["core.http.port"], clock });
+    closers.push(() => http.close());
+    return { url: `http://${http.host}:${http.port}`, core, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Ready once every container is served. */
+function readiness(status: CoreStatus): { ready: boolean; detail?: string } {
+  const waiting = status.containers.filter((hosted) => hosted.state !== "serving");
+  return waiting.length === 0
+    ? { ready: true }
+    : { ready: false, detail: `containers not served yet: ${waiting.map((hosted) => hosted.container).join(", ")}` };
+}
+
+function coreMetrics(status: CoreStatus): CoreMetrics {
+  const sum = (read: (hosted: CoreStatus["containers"][number]) => number | undefined) =>
+    status.containers.reduce((total, hosted) => total + (read(hosted) ?? 0), 0);
+  return {
+    tributary_core_events_durable: status.eventsDurable,
+    tributary_core_events_tiered: status.eventsTiered,
+    tributary_core_streams: status.streams,
+    tributary_core_writers: status.writers,
+    tributary_core_containers: status.containers.length,
+    tributary_core_containers_serving: sum((hosted) => (hosted.state === "serving" ? 1 : 0)),
+    tributary_core_container_restarts: sum((hosted) => hosted.restarts),
+    tributary_core_memory_bytes: sum((hosted) => hosted.status?.bytesInMemory),
+    tributary_core_tiered_bytes: sum((hosted) => hosted.status?.bytesTiered),
+  };
+}
