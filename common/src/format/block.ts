@@ -109,7 +109,7 @@ export interface SliceInput extends SliceTarget {
 export function encodeBlock(writer: BlockWriter, columns: EventColumns, inputs: readonly (SliceInput | GapSlice)[]): Uint8Array {
   assert(inputs.length > 0 && inputs.length <= LIMITS.blockSlicesMax, "a block holds 1 to blockSlicesMax slices");
   const slices: Slice[] = [];
-  const chunks: { codec: number; bytes: Uint8Array; rawBytes: number; events: number }[] = [];
+  const chunks: PackedChunk[] = [];
   let pending: Uint32Array[] = [];
   let pendingEvents = 0;
   let pendingBytes = 0;
@@ -145,6 +145,29 @@ export function encodeBlock(writer: BlockWriter, columns: EventColumns, inputs: 
   }
   closeChunk();
 
+  return assemble(writer, slices, chunks);
+}
+
+/** The same chunks under another index: other stream ids, previous numbers or parents. Everything else must be as it was. */
+export function relinkBlock(block: Block, slices: readonly Slice[]): Uint8Array {
+  assert(slices.length === block.slices.length, "relinking keeps every slice");
+  const chunks = block.chunks.map(({ codec, offset, storedBytes, rawBytes, events }) => ({
+    codec,
+    bytes: block.bytes.subarray(offset, offset + storedBytes),
+    rawBytes,
+    events,
+  }));
+  return assemble(block, slices, chunks);
+}
+
+interface PackedChunk {
+  readonly codec: number;
+  readonly bytes: Uint8Array;
+  readonly rawBytes: number;
+  readonly events: number;
+}
+
+function assemble(writer: BlockWriter, slices: readonly Slice[], chunks: readonly PackedChunk[]): Uint8Array {
   const indexRaw = encodeIndex(writer, slices, chunks);
   const index = pack(indexRaw);
   const chunkBytes = chunks.reduce((sum, chunk) => sum + chunk.bytes.length, 0);
@@ -219,11 +242,7 @@ interface IndexRecord {
   a: [number, Uint8Array, number][];
 }
 
-function encodeIndex(
-  writer: BlockWriter,
-  slices: readonly Slice[],
-  chunks: readonly { codec: number; bytes: Uint8Array; rawBytes: number; events: number }[],
-): Uint8Array {
+function encodeIndex(writer: BlockWriter, slices: readonly Slice[], chunks: readonly PackedChunk[]): Uint8Array {
   const streams = new Map<Id, number>();
   const x: IndexRecord["x"] = { k: [], s: [], g: [], e: [], n: [], f: [], p: [], l: [], c: [], h: [], t: [], d: [], v: [] };
   const a: IndexRecord["a"] = [];

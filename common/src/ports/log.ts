@@ -11,6 +11,8 @@ export interface LogState {
   readonly last: number;
   /** Bytes that the log takes on its disk, all files counted; payload bytes where the engine cannot know. */
   readonly bytes: number;
+  /** Part of `bytes` that lies free inside the files, which the next appends fill first; absent where there is no such thing. */
+  readonly bytesReusable?: number;
 }
 
 /**

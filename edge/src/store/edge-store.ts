@@ -26,18 +26,28 @@ export interface EdgeStore {
   /**
    * The next units to send, in order, from the send position on; empty when it has caught up with the commits. Small commits are
    * merged and regrouped by container. Unresolved streams hold the position: it never moves past an event that it cannot send.
+   * A stream is resolved by a committed `map-stream`; no two streams may be mapped to one id. Events of a deleted stream are not
+   * sent: if it is mapped, gap records of reason "quarantined" stand for them, else they are freed and counted.
+   * Returns at least one unit if there is any, however large.
    */
   uplinkNext(bytesMax: number): Promise<UplinkUnit[]>;
   /** Moves the send position back to the first unit that was not freed (after a refusal, a timeout, a reconnect). */
   uplinkRewind(): Promise<void>;
-  /** The core confirmed the level asked for, for exactly the events of all units through this one (rule W5). Frees their space. */
-  uplinkFree(throughUnit: number): Promise<void>;
+  /**
+   * The core confirmed the level asked for, for exactly the events of all units through this one (rule W5). Frees their space.
+   * Naming a unit from before the last rewind, drop or reopen frees nothing.
+   */
+  uplinkFree(throughUnit: number): Promise<FreeReport>;
 
-  /** Own events of a stream in its local order, from a local ordinal on. */
+  /**
+   * Own events of a stream in its local order, from a local ordinal on; empty if nothing durable lies there. What was dropped or
+   * lost to damage shows as gaps. Below `firstOrdinal` it serves what happens to be there still, or nothing.
+   */
   readLocal(streamId: Id, fromOrdinal: number, bounds: { eventsMax: number; bytesMax: number }): Promise<LocalPage>;
   /**
    * Drops the oldest commits until the log takes at most `bytesTarget` bytes (policy drop-oldest): gap records for what was not
-   * freed become durable first, and are sent before later numbers (rule W6).
+   * freed become durable first, and are sent before later numbers (rule W6). Implies a rewind: units that are out are void.
+   * @throws STORAGE_FULL nothing was dropped, and the store needs a `reopen`
    */
   dropOldest(bytesTarget: number): Promise<DropReport>;
   usage(): Promise<EdgeUsage>;
@@ -143,10 +153,20 @@ export interface CommitResult {
   readonly usage: EdgeUsage;
 }
 
+export interface FreeReport {
+  /** Events of the units that were freed by this call; gaps count nothing. */
+  readonly events: number;
+  /** Streams whose oldest event held is another now. */
+  readonly firstOrdinals: readonly { readonly streamId: Id; readonly firstOrdinal: number }[];
+}
+
 export interface UplinkUnit {
   /** Ascends by one; names the unit to `uplinkFree` until the next rewind. */
   readonly unit: number;
-  /** Each for one container. All of them must be confirmed before the unit is freed. */
+  /**
+   * Each for one container; blocks for one container must arrive in order. All of them must be confirmed before the unit is freed.
+   * Empty where nothing of the unit has to be sent: free it in its turn.
+   */
   readonly blocks: readonly {
     readonly container: number;
     readonly bytes: Uint8Array;
@@ -187,10 +207,14 @@ export interface DropReport {
 }
 
 export interface EdgeUsage {
-  /** Bytes of all files of the log on its disk. */
+  /** Bytes of all files of the log on its disk, without what lies free inside them and is filled first. */
   readonly diskBytes: number;
   /** Events durable here and not yet freed. */
   readonly eventsHeld: number;
   /** Events durable here and not yet handed out by uplinkNext. */
   readonly eventsUnsent: number;
+  /** Since it was opened: events of deleted streams that were freed without being sent. */
+  readonly eventsSkipped: number;
+  /** Since it was opened, recovery included: records that were unreadable or not there. */
+  readonly recordsQuarantined: number;
 }

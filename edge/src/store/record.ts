@@ -37,10 +37,15 @@ export interface RawRecord {
   readonly body: Uint8Array;
   /** Unpacks and decodes the meta. @throws STORE_CORRUPT */
   meta(): unknown;
+}
+
+export interface EncodedRecord {
+  readonly bytes: Uint8Array;
+  /** Bytes of the meta before compression. */
   readonly metaRawBytes: number;
 }
 
-export function encodeRecord(kind: RecordKind, seq: number, checkpoint: number, meta: unknown, body: readonly Uint8Array[]): Uint8Array {
+export function encodeRecord(kind: RecordKind, seq: number, checkpoint: number, meta: unknown, body: readonly Uint8Array[]): EncodedRecord {
   const raw = encodeCbor(meta);
   const packed = pack(raw);
   let bodyBytes = 0;
@@ -62,7 +67,7 @@ export function encodeRecord(kind: RecordKind, seq: number, checkpoint: number, 
     at += part.length;
   }
   view.setUint32(at, crc32c(bytes.subarray(0, at)), true);
-  return bytes;
+  return { bytes, metaRawBytes: raw.length };
 }
 
 /** Verifies the checksum and that the record stands where it says. @throws STORE_CORRUPT, FORMAT_UNSUPPORTED */
@@ -87,7 +92,6 @@ export function decodeRecord(bytes: Uint8Array, expectedSeq: number): RawRecord 
     seq,
     checkpoint: getU64(view, 16),
     body: bytes.subarray(bodyAt, crcAt),
-    metaRawBytes: rawLength,
     meta() {
       try {
         return decodeCbor(unpack(bytes[6] as number, bytes.subarray(PREFIX_BYTES, bodyAt), rawLength));
