@@ -1,8 +1,6 @@
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
 import { type ErrorCode, TributaryError } from "@tributary/common/errors";
-import { encodeBlock } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
-import type { EventColumns } from "@tributary/common/format/event-columns";
 import { createLogger } from "@tributary/common/logger";
 import type { EventPack } from "@tributary/common/stream-service";
 import {
@@ -20,6 +18,7 @@ import { type Core, openCore } from "./core.ts";
 import { FakeContainer, FakeWal } from "./service/testing/fake-container.ts";
 import { fastClock, NEVER_MS, seededRandom } from "./service/testing/fast-clock.ts";
 import { Death, FaultyMetaStore } from "./service/testing/faulty-meta-store.ts";
+import { type BlockSlice, gatewayBlock } from "./service/testing/gateway-block.ts";
 import { MemoryMetaStore } from "./service/testing/memory-meta-store.ts";
 
 const CLUSTER = "test";
@@ -43,10 +42,10 @@ class World {
     return openCore({
       meta: options.meta ?? this.meta,
       bus: this.bus,
-      containerFactory: (id, epoch, onFatal) => {
+      containerFactory: (id, epoch) => {
         const wal = this.wals.get(id) ?? new FakeWal();
         this.wals.set(id, wal);
-        const container = new FakeContainer(id, epoch, wal, onFatal);
+        const container = new FakeContainer(id, epoch, wal);
         this.instances.push(container);
         return container;
       },
@@ -106,33 +105,8 @@ function pack(...texts: string[]): EventPack {
   };
 }
 
-/** A gateway's block: one slice for each stream, with the texts as events from `first` on. */
-function block(slices: { streamId: string; first: number; texts: string[] }[], incarnation = "0011223344556677"): Uint8Array {
-  const rows = slices.flatMap((slice) => slice.texts.map((text, i) => ({ data: Buffer.from(text), number: slice.first + i })));
-  let at = 0;
-  const starts = rows.map((row) => {
-    at += row.data.length;
-    return at - row.data.length;
-  });
-  const columns: EventColumns = {
-    count: rows.length,
-    keys: ["k"],
-    keyIndex: new Uint32Array(rows.length),
-    timeMs: Float64Array.from(rows, (_, i) => 1_000 + i),
-    number: Float64Array.from(rows, (row) => row.number),
-    starts: Uint32Array.from(starts),
-    ends: Uint32Array.from(rows, (row, i) => (starts[i] as number) + row.data.length),
-    payload: Buffer.concat(rows.map((row) => row.data)),
-  };
-  let row = 0;
-  const inputs = slices.map(({ streamId, first, texts }) => ({
-    kind: "events" as const,
-    streamId,
-    segment: { generation: 0, epoch: 0, number: 0 },
-    previous: first - 1,
-    rows: Uint32Array.from(texts, () => row++),
-  }));
-  return encodeBlock({ writer: WRITER, incarnation, lane: "live" }, columns, inputs);
+function block(slices: readonly BlockSlice[]): Uint8Array {
+  return gatewayBlock(WRITER, "0011223344556677", slices);
 }
 
 async function texts(core: Core, offset = "-1", name = NAME): Promise<string[]> {

@@ -1,3 +1,4 @@
+import type { TributaryError } from "@tributary/common/errors";
 import type { Block } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
@@ -32,6 +33,11 @@ export interface Container {
   status(): ContainerStatus;
   /** Called with the container's id after each flush whose checkpoint is in the WAL. */
   onTiered(listener: (container: number) => void): () => void;
+  /**
+   * Called once if the container stops by itself: another owner fenced its log, or it met a failure that it cannot mend.
+   * From then on its operations throw CONTAINER_NOT_OWNED; whoever hosts it opens another instance with a new epoch.
+   */
+  onFailed(listener: (error: TributaryError) => void): () => void;
   /** Flushes what is in memory, then stops. */
   close(): Promise<void>;
 }

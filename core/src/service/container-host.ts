@@ -6,11 +6,8 @@ import type { Container, ContainerStatus } from "../container/container.ts";
 import { winEpoch } from "./cluster-record.ts";
 import type { MetaAccess } from "./meta-change.ts";
 
-/**
- * Makes a container that is not open yet. A container is opened once; when it stops by itself it calls `onFatal`, is closed, and
- * another one is made with a later epoch.
- */
-export type ContainerFactory = (id: number, epoch: number, onFatal: (error: TributaryError) => void) => Container | Promise<Container>;
+/** Makes a container that is not open yet. A container is opened once; after a failure it is closed and another one is made. */
+export type ContainerFactory = (id: number, epoch: number) => Container | Promise<Container>;
 
 export interface HostedStatus {
   readonly container: number;
@@ -162,8 +159,9 @@ export class ContainerHost {
     try {
       slot.state = "opening";
       slot.epoch = await winEpoch(this.#access, slot.id, this.#node);
+      container = await this.#factory(slot.id, slot.epoch);
       const end = Promise.withResolvers<TributaryError | undefined>();
-      container = await this.#factory(slot.id, slot.epoch, end.resolve);
+      container.onFailed(end.resolve);
       container.onTiered((id) => {
         for (const listener of this.#tieredListeners) listener(id);
       });

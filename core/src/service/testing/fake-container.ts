@@ -34,16 +34,15 @@ export class FakeContainer implements Container {
   readonly id: number;
   readonly #wal: FakeWal;
   readonly #epoch: number;
-  readonly #onFatal: (error: TributaryError) => void;
+  readonly #failed: ((error: TributaryError) => void)[] = [];
   #tiered: ((container: number) => void)[] = [];
   #waiters = new Set<() => void>();
   #serving = false;
 
-  constructor(id: number, epoch: number, wal: FakeWal, onFatal: (error: TributaryError) => void) {
+  constructor(id: number, epoch: number, wal: FakeWal) {
     this.id = id;
     this.#epoch = epoch;
     this.#wal = wal;
-    this.#onFatal = onFatal;
   }
 
   async open(): Promise<void> {
@@ -175,6 +174,10 @@ export class FakeContainer implements Container {
     this.#tiered.push(listener);
     return () => {};
   }
+  onFailed(listener: (error: TributaryError) => void): () => void {
+    this.#failed.push(listener);
+    return () => {};
+  }
   async close(): Promise<void> {
     this.#serving = false;
     this.#wake();
@@ -185,7 +188,7 @@ export class FakeContainer implements Container {
   }
   fail(code: "LOG_SEQUENCE_MISMATCH" | "LOG_RESULT_UNKNOWN"): void {
     this.#serving = false;
-    this.#onFatal(new TributaryError(code, "failed by the test"));
+    for (const listener of this.#failed) listener(new TributaryError(code, "failed by the test"));
   }
 
   #check(): void {
