@@ -38,7 +38,7 @@ const ANSWER_MS = 3_000;
 const SILENCE_MS = 300;
 const VARZ_SUBJECT = "$SYS.REQ.SERVER.PING.VARZ";
 const HOW_TO_SHOW =
-  "it could not be seen whether it syncs always: give the server 'http: 127.0.0.1:8222' and set nats.monitoringUrls to http://127.0.0.1:8222, or configure a user of its system account";
+  "it could not be seen whether it syncs always: give the server 'http: 127.0.0.1:8222' and set nats.monitorUrl to http://127.0.0.1:8222, or configure a user of its system account";
 
 /** Asserts that no server behind the link acknowledges before fsync. @throws NATS_UNSAFE */
 export async function assertSafeServer(link: NatsLink, options: SafetyOptions): Promise<void> {
