@@ -32,7 +32,8 @@ export class FakeIngest implements Ingest {
   /** Events taken until the next commit; more are "full". */
   roomMax: number = Number.POSITIVE_INFINITY;
   createError: TributaryError | undefined;
-  calls = 0;
+  /** How many of the next commits fail, with STORAGE_FULL. */
+  failures = 0;
   readonly #streams = new Map<string, FakeStream>();
   #durableIds = new Map<string, Set<number>>();
   #ids = new Map<string, Set<number>>();
@@ -78,7 +79,6 @@ export class FakeIngest implements Ingest {
     token: number,
     change?: StateChange,
   ): Admission {
-    this.calls++;
     const { state } = handle as FakeStream;
     if (state !== "open") return state;
     if (end - start > LIMITS.eventBytesMax) return "too-large";
@@ -119,6 +119,11 @@ export class FakeIngest implements Ingest {
   }
 
   commit(): void {
+    if (this.failures > 0) {
+      this.failures--;
+      this.fail(new TributaryError("STORAGE_FULL", "no space left"));
+      return;
+    }
     const batch = this.#open;
     this.#open = [];
     const targets = new Set<AckTarget>();
