@@ -1,0 +1,277 @@
+import { assert } from "@tributary/common/assert";
+import { type Clock, sleep } from "@tributary/common/clock";
+import { hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
+import { type Id, INCARNATION_BYTES, newId } from "@tributary/common/names";
+import type { PhaseListener } from "@tributary/common/phases";
+import type { Log } from "@tributary/common/ports/log";
+import type { Random } from "@tributary/common/random";
+import { CommitPipeline, type SentFrame } from "./commit-pipeline.ts";
+import type { WalPosition } from "./counting.ts";
+import { DecidedState } from "./decided.ts";
+import type { Durable } from "./durable.ts";
+import { fence } from "./fence.ts";
+import { type Answer, buildFrame, type QueueItem } from "./frame-builder.ts";
+import type { ContainerOptions } from "./options.ts";
+import { OwnWriter } from "./own-batch.ts";
+import { applyLanded } from "./recovery.ts";
+
+const BACKOFF_MS_MIN = 20;
+const BACKOFF_MS_MAX = 2_000;
+/** Tries of `start` that fail otherwise than by another writer's record. */
+const START_TRIES_MAX = 5;
+
+/** What ends a container for good: another owner, or damage that must not be guessed at. */
+const FATAL_CODES = ["CONTAINER_NOT_OWNED", "FRAME_CORRUPT", "STORE_CORRUPT", "FORMAT_UNSUPPORTED", "INTERNAL"] as const;
+
+export interface CommitterHost {
+  readonly container: number;
+  readonly epoch: number;
+  readonly writerId: Id;
+  readonly durable: Durable;
+  readonly options: ContainerOptions;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly phases: PhaseListener;
+  /** Called when an attempt ends before its time; the next one begins. */
+  onAttemptEnded(error: TributaryError): void;
+  /** Called after each change of the durable state, with the streams that changed. */
+  onApplied(changed: ReadonlyMap<Id, number | undefined>): void;
+  onFatal(error: TributaryError): void;
+}
+
+/**
+ * Turns a queue of requests into frames of one attempt after another. Answers leave only when the frame that they rest on is
+ * durable. When an attempt ends, what was decided and is not durable is forgotten; requests whose frames are found to have landed
+ * are answered as if nothing had happened, the others are told to come again.
+ */
+export class Committer {
+  readonly #host: CommitterHost;
+  readonly #decided: DecidedState;
+  readonly #stop = new AbortController();
+  #queue: QueueItem[] = [];
+  #queuedBytes = 0;
+  #pipeline: CommitPipeline | undefined;
+  #writer: OwnWriter | undefined;
+  #attempt = 0;
+  #pumpScheduled = false;
+  #cancelPace: (() => void) | undefined;
+  #lastSentMs = 0;
+  /** Frames of the attempt before whose fate is not known yet, by hash. */
+  #lost = new Map<string, SentFrame>();
+  #onIdle: (() => void)[] = [];
+
+  constructor(host: CommitterHost) {
+    this.#host = host;
+    this.#decided = new DecidedState(host.durable.state);
+  }
+
+  get attempt(): number {
+    return this.#attempt;
+  }
+  /** Bytes that wait for a frame or for its result. */
+  get bytesWaiting(): number {
+    return this.#queuedBytes + (this.#pipeline?.bytesInFlight ?? 0);
+  }
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  /** The first attempt. @throws LOG_RESULT_UNKNOWN and the fatal codes */
+  async start(): Promise<void> {
+    await this.#begin([], START_TRIES_MAX);
+  }
+
+  enqueue(item: QueueItem): void {
+    this.#queue.push(item);
+    this.#queuedBytes += item.bytes;
+    this.#schedulePump();
+  }
+
+  /** Resolves once nothing waits any more. */
+  idle(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onIdle.push(resolve);
+      this.#checkIdle();
+    });
+  }
+
+  stop(error: TributaryError): void {
+    if (this.#stop.signal.aborted) return;
+    this.#stop.abort();
+    this.#cancelPace?.();
+    this.#pipeline?.end(error);
+    for (const frame of this.#pipeline?.inFlight ?? []) failAll(frame.answers, unknownResult(error));
+    this.#pipeline = undefined;
+    this.#giveUp(error);
+  }
+
+  #schedulePump(): void {
+    if (this.#pumpScheduled) return;
+    this.#pumpScheduled = true;
+    // Requests of the same turn share a frame.
+    queueMicrotask(() => {
+      this.#pumpScheduled = false;
+      try {
+        this.#pump();
+      } catch (error) {
+        this.#host.onFatal(toTributaryError(error));
+      }
+    });
+  }
+
+  #pump(): void {
+    const { windowFrames, frameBytesTarget, frameBytesMax } = this.#host.options;
+    const pipeline = this.#pipeline;
+    while (pipeline && !pipeline.ended && this.#queue.length > 0 && pipeline.inFlight.length < windowFrames) {
+      if (!this.#paceAllows(pipeline)) return;
+      assert(this.#writer !== undefined, "an attempt has its writer");
+      const built = buildFrame(this.#queue, {
+        decided: this.#decided,
+        writer: this.#writer,
+        frame: pipeline.nextNumber,
+        bytesTarget: frameBytesTarget,
+        bytesMax: frameBytesMax,
+      });
+      for (const item of this.#queue.splice(0, built.taken)) this.#queuedBytes -= item.bytes;
+      const answers = [...built.answers];
+      if (built.operations.length > 0) {
+        this.#lastSentMs = this.#host.clock.monotonicMs();
+        pipeline.send(built.kind, built.operations, answers);
+      } else {
+        // Nothing new: what is said rests on the frames before it.
+        const before = pipeline.inFlight.at(-1);
+        if (before) before.answers.push(...answers);
+        else for (const answer of answers) answer.deliver();
+      }
+    }
+    this.#checkIdle();
+  }
+
+  /**
+   * Small frames are spread over the time that one takes to become durable, so that each carries what arrived meanwhile: on a log
+   * with slow disks the batches grow by themselves.
+   */
+  #paceAllows(pipeline: CommitPipeline): boolean {
+    const { windowFrames, frameBytesTarget } = this.#host.options;
+    if (pipeline.inFlight.length === 0 || this.#queuedBytes >= frameBytesTarget) return true;
+    const waitMs = this.#lastSentMs + pipeline.latencyMs / windowFrames - this.#host.clock.monotonicMs();
+    if (waitMs <= 0) return true;
+    this.#cancelPace ??= this.#host.clock.setTimer(waitMs, () => {
+      this.#cancelPace = undefined;
+      this.#schedulePump();
+    });
+    return false;
+  }
+
+  #onDurable(frame: SentFrame): void {
+    try {
+      const changed = this.#host.durable.apply(frame.position, frame.operations);
+      this.#decided.settle(frame.position.number);
+      for (const answer of frame.answers) answer.deliver();
+      this.#host.onApplied(changed);
+      this.#schedulePump();
+    } catch (error) {
+      this.#host.onFatal(toTributaryError(error));
+    }
+  }
+
+  #onEnded(pipeline: CommitPipeline, error: unknown): void {
+    if (this.#stop.signal.aborted) return;
+    this.#host.onAttemptEnded(toTributaryError(error));
+    this.#begin(pipeline.inFlight, Number.POSITIVE_INFINITY).catch((error: unknown) => this.#host.onFatal(toTributaryError(error)));
+  }
+
+  /** Begins the next attempt: throws away what was only decided, adopts what landed, fences (rule C3). */
+  async #begin(inFlight: readonly SentFrame[], triesMax: number): Promise<void> {
+    const { log, durable, clock, random } = this.#host;
+    this.#pipeline = undefined;
+    this.#decided.clear();
+    this.#lost = new Map(inFlight.map((frame) => [frame.position.hash, frame]));
+    let failures = 0;
+    for (let tries = 0; !this.#stop.signal.aborted; tries++) {
+      try {
+        const { landed, fence: position } = await this.#inTime((signal) => fence(log, this.#host, durable, signal));
+        if (this.#stop.signal.aborted) return;
+        for (const record of landed) {
+          const changed = applyLanded(durable, record);
+          const hash = record.frame?.position.hash ?? "";
+          for (const answer of this.#lost.get(hash)?.answers ?? []) answer.deliver();
+          this.#lost.delete(hash);
+          this.#host.onApplied(changed);
+        }
+        // With the fence behind them they can never count.
+        const again = new TributaryError("OVERLOADED", "the write-ahead log changed hands or failed; nothing was appended");
+        for (const frame of this.#lost.values()) failAll(frame.answers, again);
+        this.#lost.clear();
+        this.#open(position);
+        return;
+      } catch (error) {
+        if (hasCode(error, ...FATAL_CODES) || !(error instanceof TributaryError)) throw error;
+        if (!hasCode(error, "LOG_SEQUENCE_MISMATCH")) {
+          failures++;
+          this.#giveUp(error);
+          if (failures >= triesMax) throw error;
+        }
+        // A deposed owner that still sends loses its race sooner or later: the first retry does not wait.
+        const backoffMs = tries === 0 ? 0 : Math.min(BACKOFF_MS_MIN * 2 ** Math.min(tries, 10), BACKOFF_MS_MAX);
+        if (backoffMs > 0) await sleep(clock, backoffMs * (0.5 + random.float() / 2), this.#stop.signal);
+      }
+    }
+  }
+
+  #open(position: WalPosition): void {
+    const { durable, log, clock, options, random, writerId } = this.#host;
+    durable.apply(position, []);
+    this.#attempt = position.attempt;
+    this.#writer = new OwnWriter(writerId, newId(random, INCARNATION_BYTES));
+    const pipeline: CommitPipeline = new CommitPipeline(
+      position,
+      this.#host.container,
+      { log, clock, phases: this.#host.phases, timeoutMs: options.appendTimeoutMs },
+      { onDurable: (frame) => this.#onDurable(frame), onEnded: (error) => this.#onEnded(pipeline, error) },
+    );
+    this.#pipeline = pipeline;
+    this.#schedulePump();
+  }
+
+  /** A log that never answers must not hold those who wait for ever. */
+  #inTime<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const late = new AbortController();
+    return new Promise((resolve, reject) => {
+      const cancel = this.#host.clock.setTimer(this.#host.options.appendTimeoutMs, () => {
+        late.abort();
+        reject(new TributaryError("LOG_RESULT_UNKNOWN", "the write-ahead log does not answer"));
+      });
+      work(late.signal).then(resolve, reject).finally(cancel);
+    });
+  }
+
+  /** Nobody waits through an outage of the log: whoever asked is told, and asks again. */
+  #giveUp(error: TributaryError): void {
+    for (const frame of this.#lost.values()) failAll(frame.answers, unknownResult(error));
+    this.#lost.clear();
+    const queue = this.#queue;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    // They were not even decided.
+    const refusal = error.retryable && !error.sideEffects ? error : new TributaryError("OVERLOADED", error.message, {}, { cause: error });
+    for (const item of queue) item.reject(refusal);
+    this.#checkIdle();
+  }
+
+  #checkIdle(): void {
+    if (this.#queue.length > 0 || this.#lost.size > 0 || (this.#pipeline?.inFlight.length ?? 0) > 0) return;
+    const listeners = this.#onIdle;
+    this.#onIdle = [];
+    for (const listener of listeners) listener();
+  }
+}
+
+function failAll(answers: readonly Answer[], error: TributaryError): void {
+  for (const answer of answers) answer.fail(error);
+}
+
+function unknownResult(error: TributaryError): TributaryError {
+  return new TributaryError("LOG_RESULT_UNKNOWN", `the append may have landed: ${error.message}`, {}, { cause: error });
+}

@@ -1,0 +1,359 @@
+import { createHash } from "node:crypto";
+import { assert } from "@tributary/common/assert";
+import type { Clock } from "@tributary/common/clock";
+import { TributaryError, toTributaryError } from "@tributary/common/errors";
+import type { Block } from "@tributary/common/format/block";
+import type { Logger } from "@tributary/common/logger";
+import { bytesToHex, type Id, WRITER_ID_BYTES } from "@tributary/common/names";
+import { inPhase, type PhaseListener } from "@tributary/common/phases";
+import type { Log } from "@tributary/common/ports/log";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
+import type { Random } from "@tributary/common/random";
+import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
+import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+import { Flusher } from "../tier/flusher.ts";
+import { quarantineName } from "../tier/object-names.ts";
+import { TierReader } from "../tier/tier-reader.ts";
+import { Committer } from "./committer.ts";
+import type {
+  Container,
+  ContainerAppendResult,
+  ContainerPage,
+  ContainerStatus,
+  ContainerStream,
+  ContainerStreamState,
+} from "./container.ts";
+import type { Durable } from "./durable.ts";
+import { EventReader, type PageBounds } from "./event-reader.ts";
+import { blockItemBytes, ownItemBytes, type QueueItem } from "./frame-builder.ts";
+import { headerBytesMax, type Operation } from "./operations.ts";
+import { CONTAINER_DEFAULTS, type ContainerOptions } from "./options.ts";
+import { LogHole, recover } from "./recovery.ts";
+import { findSegment, type StreamState, writerKey } from "./state.ts";
+import { Waiters } from "./waiters.ts";
+import { FRAME_OVERHEAD_BYTES, frameHash } from "./wal-frame.ts";
+
+export interface ContainerSetup {
+  readonly id: number;
+  /** Won by compare-and-set; greater than that of every owner before. */
+  readonly epoch: number;
+  /** Both stay the caller's to close. */
+  readonly log: Log;
+  readonly objects: ObjectStore;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly options?: Partial<ContainerOptions>;
+  readonly phases?: PhaseListener;
+  readonly logger?: Logger;
+}
+
+const NO_PHASES: PhaseListener = { begin() {}, end() {} };
+
+export function createContainer(setup: ContainerSetup): Container {
+  return new WalContainer(setup);
+}
+
+/** A truncation by the owner before can pull records from under the first reading of the log; then it is read again. */
+const RECOVERY_TRIES_MAX = 5;
+
+class WalContainer implements Container {
+  readonly id: number;
+  readonly #setup: ContainerSetup;
+  readonly #options: ContainerOptions;
+  readonly #tier: TierReader;
+  readonly #events: EventReader;
+  readonly #waiters = new Waiters();
+  readonly #tieredListeners = new Set<(container: number) => void>();
+  readonly #failedListeners = new Set<(error: TributaryError) => void>();
+  readonly #phases: PhaseListener;
+  #running: { readonly durable: Durable; readonly committer: Committer; readonly flusher: Flusher } | undefined;
+  /** Why it does not serve. */
+  #refusal: TributaryError | undefined;
+  #closing = false;
+  #walFirst = 1;
+  #lastReplayMs = 0;
+
+  constructor(setup: ContainerSetup) {
+    this.id = setup.id;
+    this.#setup = setup;
+    this.#options = { ...CONTAINER_DEFAULTS, ...setup.options };
+    this.#phases = setup.phases ?? NO_PHASES;
+    this.#tier = new TierReader(setup.id, setup.objects, this.#options.blockCacheBytesMax);
+    this.#events = new EventReader(this.#options.chunkCacheBytesMax);
+  }
+
+  async open(): Promise<void> {
+    assert(!this.#running && !this.#refusal, "a container is opened once");
+    const { log, clock } = this.#setup;
+    try {
+      const startedMs = clock.monotonicMs();
+      const durable = await this.#recover();
+      const committer = this.#createCommitter(durable);
+      await committer.start();
+      this.#walFirst = (await log.state()).first;
+      this.#lastReplayMs = clock.monotonicMs() - startedMs;
+      if (this.#refusal) throw this.#refusal;
+      this.#running = { durable, committer, flusher: this.#createFlusher(durable, committer) };
+      this.#running.flusher.poke();
+    } catch (error) {
+      const refusal = toTributaryError(error);
+      await this.#quarantine(refusal);
+      this.#refusal ??= notOwned(refusal);
+      throw refusal;
+    }
+  }
+
+  async #recover(): Promise<Durable> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await recover(this.#setup.log, this.#tier);
+      } catch (error) {
+        if (!(error instanceof LogHole)) throw error;
+        if (tries >= RECOVERY_TRIES_MAX) throw new TributaryError("STORE_CORRUPT", error.message, {}, { cause: error });
+      }
+    }
+  }
+
+  #createCommitter(durable: Durable): Committer {
+    const { id, epoch, log, clock, random } = this.#setup;
+    const writerId = bytesToHex(createHash("sha256").update(`tributary container ${id}`).digest().subarray(0, WRITER_ID_BYTES));
+    return new Committer({
+      container: id,
+      epoch,
+      writerId,
+      durable,
+      options: this.#options,
+      log,
+      clock,
+      random,
+      phases: this.#phases,
+      onAttemptEnded: (error) =>
+        this.#setup.logger?.warn("an attempt of a container ended", { container: id, code: error.code, reason: error.message }),
+      onApplied: (changed) => {
+        for (const [streamId, chain] of changed) this.#waiters.wake(streamId, chain);
+        this.#running?.flusher.poke();
+      },
+      onFatal: (error) => this.#fail(error),
+    });
+  }
+
+  #createFlusher(durable: Durable, committer: Committer): Flusher {
+    const { id, epoch, log, objects, clock, random } = this.#setup;
+    return new Flusher(
+      {
+        container: id,
+        epoch,
+        attempt: () => committer.attempt,
+        durable: () => durable,
+        record: (checkpoint) => {
+          const operation: Operation = { type: "tiered", checkpoint };
+          const bytes = FRAME_OVERHEAD_BYTES + headerBytesMax(operation);
+          return inPhase(
+            this.#phases,
+            "checkpoint",
+            () => new Promise<void>((resolve, reject) => committer.enqueue({ kind: "checkpoint", operation, bytes, resolve, reject })),
+          );
+        },
+        truncateWal: async (throughSeq) => {
+          await inPhase(this.#phases, "truncate", () => log.truncate(throughSeq));
+          this.#walFirst = throughSeq + 1;
+        },
+        onTiered: () => {
+          for (const listener of this.#tieredListeners) listener(id);
+        },
+        onFatal: (error) => this.#fail(toTributaryError(error)),
+      },
+      this.#options,
+      {
+        objects,
+        clock,
+        random,
+        phases: this.#phases,
+        onProblem: (step, error) =>
+          this.#setup.logger?.warn("a flush is held up", { container: id, step, code: error.code, reason: error.message }),
+      },
+    );
+  }
+
+  async ensureStream(stream: ContainerStream): Promise<void> {
+    const { durable } = this.#serving();
+    if (durable.state.streams.has(stream.id)) return;
+    const { id: streamId, segments, contentType, closed } = stream;
+    const operation: Operation = { type: "register-stream", streamId, segments, contentType, closed };
+    await this.#control(headerBytesMax(operation), (decided) => {
+      if (decided.deleting(streamId)) throw new TributaryError("STREAM_GONE", "the stream is being deleted");
+      return decided.head(streamId) ? undefined : operation;
+    });
+  }
+
+  knowsStream(streamId: Id): boolean {
+    return this.#running?.durable.state.streams.has(streamId) ?? false;
+  }
+
+  async deleteStream(streamId: Id): Promise<void> {
+    this.#serving();
+    await this.#control(64, (decided) => (decided.head(streamId) ? { type: "delete-stream", streamId } : undefined));
+  }
+
+  async appendBlock(block: Block): Promise<AppendAnswer> {
+    const bytes = blockItemBytes(block);
+    return this.#enqueue(bytes, (resolve, reject) => ({ kind: "block", block, bytes, resolve, reject }));
+  }
+
+  async append(streamId: Id, request: AppendRequest): Promise<ContainerAppendResult> {
+    const bytes = ownItemBytes(request);
+    const arrivedAtMs = this.#setup.clock.nowMs();
+    return this.#enqueue(bytes, (resolve, reject) => ({ kind: "own", streamId, request, arrivedAtMs, bytes, resolve, reject }));
+  }
+
+  #control(bytes: number, decide: Extract<QueueItem, { kind: "control" }>["decide"]): Promise<void> {
+    return this.#enqueue(bytes, (resolve, reject) => ({ kind: "control", decide, bytes, resolve, reject }));
+  }
+
+  #enqueue<T>(bytes: number, item: (resolve: (value: T) => void, reject: (error: unknown) => void) => QueueItem): Promise<T> {
+    const { committer, durable } = this.#serving();
+    const { queueBytesMax, unflushedBytesMax, frameBytesMax } = this.#options;
+    if (bytes + FRAME_OVERHEAD_BYTES > frameBytesMax) {
+      throw new TributaryError("BATCH_TOO_LARGE", `${bytes} bytes do not fit in one frame of the write-ahead log`);
+    }
+    if (committer.queuedBytes + bytes > queueBytesMax || committer.bytesWaiting + durable.unflushed.bytes + bytes > unflushedBytesMax) {
+      throw new TributaryError("OVERLOADED", "the container's memory is full until its log and its tier have taken more");
+    }
+    return new Promise((resolve, reject) => committer.enqueue(item(resolve, reject)));
+  }
+
+  levels(request: LevelsRequest): LevelsAnswer {
+    const { state } = this.#serving().durable;
+    const entries = request.entries.map((asked): readonly [number, number] => {
+      const stream = state.streams.get(asked.streamId);
+      const key = writerKey({ writer: request.writer, incarnation: asked.incarnation, lane: asked.lane });
+      const entry = stream && findSegment(stream, asked.segment)?.writers.get(key);
+      return entry ? [entry.last, entry.tiered] : [0, 0];
+    });
+    return { entries };
+  }
+
+  async read(streamId: Id, fromChain: number, bounds: PageBounds): Promise<ContainerPage> {
+    const events: ReadEvent[] = [];
+    let chain = fromChain;
+    let bytes = 0;
+    const end = this.#stream(streamId).chain;
+    if (fromChain > end) throw new TributaryError("OFFSET_UNKNOWN", `the stream ends at ${end}`, { nextChain: end });
+    while (events.length < bounds.eventsMax && bytes < bounds.bytesMax) {
+      // Looked up anew each time: a flush moves extents from memory to the tier between two steps.
+      const { durable } = this.#serving();
+      if (chain >= this.#stream(streamId).chain) break;
+      let extent = durable.unflushed.find(streamId, chain);
+      if (!extent) {
+        const ref = durable.index.find(streamId, chain);
+        assert(ref !== undefined, "a durable event is in memory or in the tier");
+        extent = await this.#tier.extent(ref, streamId, chain);
+      }
+      const before = events.length;
+      bytes += this.#events.read(extent, chain, { eventsMax: bounds.eventsMax, bytesMax: bounds.bytesMax - bytes }, events);
+      if (events.length === before) break;
+      chain += events.length - before;
+    }
+    return { events, nextChain: chain };
+  }
+
+  async waitForData(streamId: Id, chain: number, signal: AbortSignal): Promise<void> {
+    const stream = this.#running?.durable.state.streams.get(streamId);
+    if (this.#refusal || this.#closing || !stream || stream.closed || stream.chain > chain) return;
+    await this.#waiters.wait(streamId, chain, signal);
+  }
+
+  describe(streamId: Id): ContainerStreamState | undefined {
+    const stream = this.#serving().durable.state.streams.get(streamId);
+    return (
+      stream && {
+        firstChain: 0,
+        nextChain: stream.chain,
+        closed: stream.closed,
+        segmentLengths: stream.segments.map((segment) => ({ segment: segment.id, length: segment.length })),
+      }
+    );
+  }
+
+  status(): ContainerStatus {
+    const { durable, committer } = this.#running ?? {};
+    return {
+      container: this.id,
+      epoch: this.#setup.epoch,
+      attempt: committer?.attempt ?? 0,
+      walFirst: this.#walFirst,
+      walLast: durable?.end ?? 0,
+      eventsDurable: durable?.state.events ?? 0,
+      eventsTiered: durable?.eventsTiered ?? 0,
+      bytesInMemory: (durable?.unflushed.bytes ?? 0) + (committer?.bytesWaiting ?? 0),
+      bytesTiered: durable?.index.bytes ?? 0,
+      lastReplayMs: this.#lastReplayMs,
+    };
+  }
+
+  onTiered(listener: (container: number) => void): () => void {
+    this.#tieredListeners.add(listener);
+    return () => this.#tieredListeners.delete(listener);
+  }
+
+  onFailed(listener: (error: TributaryError) => void): () => void {
+    this.#failedListeners.add(listener);
+    return () => this.#failedListeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.#waiters.wakeAll();
+    if (this.#running && !this.#refusal) {
+      await this.#running.committer.idle();
+      await this.#running.flusher.finish();
+    }
+    this.#stop(new TributaryError("SHUTTING_DOWN", "the container is closed"));
+  }
+
+  #stream(streamId: Id): StreamState {
+    const stream = this.#serving().durable.state.streams.get(streamId);
+    if (!stream) throw new TributaryError("STREAM_UNKNOWN", "the stream is not known here");
+    return stream;
+  }
+
+  #serving() {
+    if (this.#refusal) throw this.#refusal;
+    if (this.#closing) throw new TributaryError("SHUTTING_DOWN", "the container is closing");
+    if (!this.#running) throw new TributaryError("CONTAINER_NOT_OWNED", "the container is not open yet");
+    return this.#running;
+  }
+
+  #fail(error: TributaryError): void {
+    if (this.#refusal) return;
+    this.#stop(notOwned(error));
+    this.#setup.logger?.error("a container stopped", { container: this.id, code: error.code, reason: error.message });
+    for (const listener of this.#failedListeners) listener(error);
+    void this.#quarantine(error);
+  }
+
+  #stop(refusal: TributaryError): void {
+    this.#refusal ??= refusal;
+    this.#running?.flusher.stop();
+    this.#running?.committer.stop(this.#refusal);
+    this.#waiters.wakeAll();
+  }
+
+  /** Keeps a copy of the record that stopped the container, for whoever has to find out why. Best effort. */
+  async #quarantine(error: TributaryError): Promise<void> {
+    const seq = error.details["seq"];
+    if (error.code !== "FRAME_CORRUPT" || typeof seq !== "number") return;
+    try {
+      const [record] = await this.#setup.log.read(seq, { recordsMax: 1, bytesMax: 1 });
+      if (record?.seq === seq) await this.#setup.objects.put(quarantineName(this.id, seq, frameHash(record.data)), record.data);
+    } catch {
+      // The log or the store is out of order as well; the error tells the sequence.
+    }
+  }
+}
+
+function notOwned(cause: TributaryError): TributaryError {
+  if (cause.code === "CONTAINER_NOT_OWNED") return cause;
+  return new TributaryError("CONTAINER_NOT_OWNED", `the container stopped: ${cause.message}`, { reason: cause.code }, { cause });
+}

@@ -1,0 +1,75 @@
+import type { Slice } from "@tributary/common/format/block";
+import type { Id } from "@tributary/common/names";
+import type { FlushObject } from "../tier/flush-object.ts";
+import { TierIndex } from "../tier/tier-index.ts";
+import { WAL_START, type WalPosition } from "./counting.ts";
+import type { Checkpoint, ObjectRef, Operation } from "./operations.ts";
+import { ContainerState } from "./state.ts";
+import { Unflushed } from "./unflushed.ts";
+
+export const NO_CHECKPOINT: Checkpoint = { position: WAL_START, snapshot: undefined, objects: [] };
+
+/**
+ * Everything that is known to be durable: the fold over the counting frames through `position`, and where the events of these
+ * frames can be read. Answers, reads and levels come from here alone (rule W3).
+ */
+export class Durable {
+  readonly state: ContainerState;
+  readonly index: TierIndex;
+  readonly unflushed: Unflushed = new Unflushed();
+  position: WalPosition;
+  /** Sequence of the last stored record that was looked at, void ones included. */
+  end: number;
+  /** The newest one that is recorded in the WAL. */
+  checkpoint: Checkpoint;
+  eventsTiered: number;
+
+  constructor(checkpoint: Checkpoint, loaded: { state: ContainerState; index: TierIndex }) {
+    this.state = loaded.state;
+    this.index = loaded.index;
+    this.position = checkpoint.position;
+    this.end = checkpoint.position.seq;
+    this.checkpoint = checkpoint;
+    this.eventsTiered = loaded.state.events;
+  }
+
+  /** Applies a counting frame. Returns the streams that it changed: closed or deleted ones without an end. */
+  apply(position: WalPosition, operations: readonly Operation[]): Map<Id, number | undefined> {
+    const changed = new Map<Id, number | undefined>();
+    for (const operation of operations) {
+      this.state.apply(operation);
+      if (operation.type === "append-block") {
+        for (const decision of operation.decisions) {
+          const { streamId } = operation.block.slices[decision.slice] as Slice;
+          if (!changed.has(streamId) || changed.get(streamId) !== undefined) changed.set(streamId, this.state.stream(streamId).chain);
+        }
+      } else if (operation.type === "close-stream" || operation.type === "delete-stream") changed.set(operation.streamId, undefined);
+      if (operation.type === "delete-stream") this.index.delete(operation.streamId);
+      // A checkpoint may be recorded twice if the first time was not known to have landed.
+      if (operation.type === "tiered" && operation.checkpoint.position.seq > this.checkpoint.position.seq) {
+        this.checkpoint = operation.checkpoint;
+      }
+    }
+    this.unflushed.add(position.seq, operations);
+    this.position = position;
+    this.end = position.seq;
+    return changed;
+  }
+
+  /** The object is verified and its checkpoint recorded: its events are read from the tier from now on, in the same step. */
+  flushed(object: FlushObject, events: number): void {
+    const live = new Map([...object.starts].filter(([streamId]) => this.state.streams.has(streamId)));
+    this.index.add(object.ref, live);
+    this.unflushed.drop(object.ref.through, object.ends);
+    for (const { entry, last } of object.numbers) entry.tiered = Math.max(entry.tiered, last);
+    this.eventsTiered = events;
+  }
+
+  get lastObject(): ObjectRef | undefined {
+    return this.index.objects.at(-1);
+  }
+}
+
+export function emptyTier(): { state: ContainerState; index: TierIndex } {
+  return { state: new ContainerState(), index: new TierIndex() };
+}

@@ -1,0 +1,66 @@
+import { TributaryError } from "@tributary/common/errors";
+import type { Log } from "@tributary/common/ports/log";
+import { FRAME_KIND, type WalPosition } from "./counting.ts";
+import { type Landed, LogHole, replay } from "./recovery.ts";
+import { decodeFrameHead, encodeFrame } from "./wal-frame.ts";
+
+export interface Fenced {
+  /** What had landed behind the known end, in order. Certain only now: the fence followed it. */
+  readonly landed: readonly Landed[];
+  readonly fence: WalPosition;
+}
+
+/**
+ * Begins an attempt (rule C3): reads what landed, then appends the fence right behind it. The fence's expected sequence proves
+ * that nothing else had landed; what was read is not acted upon before.
+ * @throws LOG_SEQUENCE_MISMATCH (read again), CONTAINER_NOT_OWNED (a later epoch fenced), FRAME_CORRUPT, STORE_CORRUPT, what the log throws
+ */
+export async function fence(
+  log: Log,
+  owner: { readonly container: number; readonly epoch: number },
+  known: { readonly position: WalPosition; readonly end: number },
+  signal: AbortSignal,
+): Promise<Fenced> {
+  const { container, epoch } = owner;
+  const landed: Landed[] = [];
+  let { position, end } = known;
+  try {
+    for await (const record of replay(log, position, end)) {
+      landed.push(record);
+      end = record.seq;
+      position = record.frame?.position ?? position;
+    }
+  } catch (error) {
+    if (error instanceof LogHole) throw await explainHole(log, epoch, error);
+    throw error;
+  }
+  if (position.epoch > epoch) throw deposed(epoch, position.epoch);
+  const attempt = position.epoch === epoch ? position.attempt + 1 : 1;
+  const head = { kind: FRAME_KIND.fence, container, epoch, attempt, number: 0, previousHash: position.hash };
+  const { bytes, hash } = encodeFrame(head, []);
+  // Too late: another try is under way, and this fence would only end the attempt that it begins.
+  if (signal.aborted) throw new TributaryError("LOG_RESULT_UNKNOWN", "the fence was given up");
+  let seq: number;
+  try {
+    seq = await log.append(bytes, end);
+  } catch (error) {
+    const { last } = await log.state();
+    if (last < end) throw new TributaryError("STORE_CORRUPT", `the WAL ends at ${last}, but ${end} was durable: it went back`);
+    throw error;
+  }
+  return { landed, fence: { seq, epoch, attempt, number: 0, hash } };
+}
+
+/** Our records are gone: either a later owner truncated them, or the log is damaged. */
+async function explainHole(log: Log, epoch: number, hole: LogHole): Promise<TributaryError> {
+  const { first } = await log.state();
+  for (const record of await log.read(first, { recordsMax: 1_024, bytesMax: 16_777_216 })) {
+    const head = decodeFrameHead(record.data);
+    if (head.epoch > epoch) return deposed(epoch, head.epoch);
+  }
+  return new TributaryError("STORE_CORRUPT", hole.message, {}, { cause: hole });
+}
+
+function deposed(epoch: number, later: number): TributaryError {
+  return new TributaryError("CONTAINER_NOT_OWNED", `epoch ${epoch} was deposed by epoch ${later}`, { epoch: later });
+}

@@ -1,0 +1,36 @@
+import { LIMITS } from "@tributary/common/limits";
+
+/** What may be set for each container. Defaults are those of a server. */
+export interface ContainerOptions {
+  /** Frames sent and not yet durable. */
+  readonly windowFrames: number;
+  /** Bytes at which a frame is full; and the most that it may have, at most the log's own limit of a record. */
+  readonly frameBytesTarget: number;
+  readonly frameBytesMax: number;
+  /** An append of the log without a result for so long is taken as of unknown result. */
+  readonly appendTimeoutMs: number;
+  /** Appends that wait for a place in a frame. */
+  readonly queueBytesMax: number;
+  /** Appends that wait, are on their way, or durable and not in the tier yet. Above it: OVERLOADED. */
+  readonly unflushedBytesMax: number;
+  readonly flushBytes: number;
+  readonly flushIntervalMs: number;
+  readonly checkpointObjectsMax: number;
+  /** Blocks of the tier kept in memory as they are, and chunks kept unpacked. */
+  readonly blockCacheBytesMax: number;
+  readonly chunkCacheBytesMax: number;
+}
+
+export const CONTAINER_DEFAULTS: ContainerOptions = {
+  windowFrames: 4,
+  frameBytesTarget: 1_048_576,
+  frameBytesMax: LIMITS.frameBytesMax,
+  appendTimeoutMs: 20_000,
+  queueBytesMax: 16_777_216,
+  unflushedBytesMax: 67_108_864,
+  flushBytes: 8_388_608,
+  flushIntervalMs: 2_000,
+  checkpointObjectsMax: 64,
+  blockCacheBytesMax: 67_108_864,
+  chunkCacheBytesMax: 33_554_432,
+};

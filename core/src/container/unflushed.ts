@@ -1,0 +1,109 @@
+import type { Block, Slice } from "@tributary/common/format/block";
+import type { Id } from "@tributary/common/names";
+import { type AppendBlock, eventsAdded, type Operation } from "./operations.ts";
+
+/** Events of one stream that follow each other in its chain and lie in one slice of a block. */
+export interface Extent {
+  readonly chain: number;
+  readonly count: number;
+  /** Segment ordinal of the first event. */
+  readonly ordinal: number;
+  readonly block: Block;
+  /** Position of the slice in the block, and its leading events that do not belong to the extent. */
+  readonly slice: number;
+  readonly skip: number;
+}
+
+/** A counting frame that is durable in the WAL and not in the tier yet. */
+export interface UnflushedFrame {
+  readonly seq: number;
+  readonly operations: readonly Operation[];
+  readonly bytes: number;
+}
+
+/** What a slice costs in memory beside its bytes, roughly. */
+const SLICE_OVERHEAD_BYTES = 200;
+const FRAME_OVERHEAD_BYTES = 500;
+
+/** Durable frames whose events are read from memory until a flush has brought them into the tier. */
+export class Unflushed {
+  frames: UnflushedFrame[] = [];
+  bytes = 0;
+  /** False while nothing but fences and checkpoints is here: those alone are not worth an object. */
+  get worthFlushing(): boolean {
+    return this.#changes > 0;
+  }
+  #changes = 0;
+  readonly #extents = new Map<Id, Extent[]>();
+
+  add(seq: number, operations: readonly Operation[]): void {
+    let bytes = 0;
+    for (const operation of operations) {
+      bytes += FRAME_OVERHEAD_BYTES;
+      if (operation.type === "append-block") {
+        bytes += operation.block.bytes.length + operation.block.slices.length * SLICE_OVERHEAD_BYTES;
+        this.#index(operation);
+      } else if (operation.type === "delete-stream") this.#extents.delete(operation.streamId);
+    }
+    this.frames.push({ seq, operations, bytes });
+    this.bytes += bytes;
+    if (isChange(operations)) this.#changes++;
+  }
+
+  /** Forgets every frame up to and including `seq`; `flushedTo` tells how far each stream's chain is in the tier. */
+  drop(seq: number, flushedTo: ReadonlyMap<Id, number>): void {
+    const kept = this.frames.findIndex((frame) => frame.seq > seq);
+    const dropped = this.frames.splice(0, kept < 0 ? this.frames.length : kept);
+    for (const frame of dropped) {
+      this.bytes -= frame.bytes;
+      if (isChange(frame.operations)) this.#changes--;
+    }
+    for (const [streamId, chain] of flushedTo) {
+      const extents = this.#extents.get(streamId);
+      if (!extents) continue;
+      const first = extents.findIndex((extent) => extent.chain >= chain);
+      if (first < 0) this.#extents.delete(streamId);
+      else extents.splice(0, first);
+    }
+  }
+
+  /** The extent that holds the event at `chain`; undefined if that is in the tier. */
+  find(streamId: Id, chain: number): Extent | undefined {
+    const extents = this.#extents.get(streamId);
+    if (!extents || extents.length === 0 || chain < (extents[0] as Extent).chain) return undefined;
+    return extents[lastAtOrBelow(extents.length, chain, (i) => (extents[i] as Extent).chain)];
+  }
+
+  #index(operation: AppendBlock): void {
+    for (const decision of operation.decisions) {
+      const slice = operation.block.slices[decision.slice] as Slice;
+      const extent: Extent = {
+        chain: decision.chain,
+        count: eventsAdded(operation, decision),
+        ordinal: decision.ordinal,
+        block: operation.block,
+        slice: decision.slice,
+        skip: decision.skip,
+      };
+      const extents = this.#extents.get(slice.streamId);
+      if (extents) extents.push(extent);
+      else this.#extents.set(slice.streamId, [extent]);
+    }
+  }
+}
+
+function isChange(operations: readonly Operation[]): boolean {
+  return operations.some((operation) => operation.type !== "tiered");
+}
+
+/** The last of `count` ascending values that is not above `value`; 0 if all are. */
+export function lastAtOrBelow(count: number, value: number, at: (index: number) => number): number {
+  let low = 0;
+  let high = count - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (at(middle) <= value) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}

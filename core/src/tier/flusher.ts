@@ -1,0 +1,173 @@
+import { type Clock, sleep } from "@tributary/common/clock";
+import { hasCode, type TributaryError, toTributaryError } from "@tributary/common/errors";
+import { inPhase, type PhaseListener } from "@tributary/common/phases";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
+import type { Random } from "@tributary/common/random";
+import type { Durable } from "../container/durable.ts";
+import type { Checkpoint, ObjectRef } from "../container/operations.ts";
+import { buildFlushObject, type FlushObject } from "./flush-object.ts";
+import { objectName } from "./object-names.ts";
+import { snapshotRecord } from "./snapshot.ts";
+import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
+import { putVerified } from "./verified-put.ts";
+
+const BACKOFF_MS_MIN = 100;
+const BACKOFF_MS_MAX = 5_000;
+
+export interface FlushPolicy {
+  /** Flush at this many bytes in memory, … */
+  readonly flushBytes: number;
+  /** … or when the oldest of them has waited this long. */
+  readonly flushIntervalMs: number;
+  /** Objects after which a snapshot is written, so that recovery reads at most so many footers. */
+  readonly checkpointObjectsMax: number;
+}
+
+/** What the flusher needs of its container. */
+export interface FlushHost {
+  readonly container: number;
+  readonly epoch: number;
+  attempt(): number;
+  durable(): Durable;
+  /** Makes the checkpoint durable in the WAL. */
+  record(checkpoint: Checkpoint): Promise<void>;
+  truncateWal(throughSeq: number): Promise<void>;
+  onTiered(): void;
+  onFatal(error: unknown): void;
+}
+
+export interface FlushPorts {
+  readonly objects: ObjectStore;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly phases: PhaseListener;
+  /** A step failed and is tried again. */
+  onProblem(step: string, error: TributaryError): void;
+}
+
+interface PreparedFlush {
+  readonly object: FlushObject;
+  readonly snapshot: { readonly name: string; readonly bytes: Uint8Array } | undefined;
+  readonly checkpoint: Checkpoint;
+  readonly events: number;
+}
+
+/**
+ * Brings durable frames into the tier, one flush at a time, in the order of rule L3: upload, read back and verify, record the
+ * checkpoint in the WAL, truncate the WAL, raise the levels. A flush that was prepared is carried through unchanged, also over the
+ * end of an attempt: what it holds is durable, and its name is its own.
+ */
+export class Flusher {
+  readonly #host: FlushHost;
+  readonly #policy: FlushPolicy;
+  readonly #ports: FlushPorts;
+  readonly #stop = new AbortController();
+  #finishing = false;
+  #running: Promise<void> | undefined;
+  #prepared: PreparedFlush | undefined;
+  #oldestMs: number | undefined;
+  #cancelTimer: (() => void) | undefined;
+
+  constructor(host: FlushHost, policy: FlushPolicy, ports: FlushPorts) {
+    this.#host = host;
+    this.#policy = policy;
+    this.#ports = ports;
+  }
+
+  /** Called whenever something became durable. */
+  poke(): void {
+    if (this.#running || this.#stop.signal.aborted) return;
+    const { unflushed } = this.#host.durable();
+    if (!unflushed.worthFlushing) return;
+    const nowMs = this.#ports.clock.monotonicMs();
+    this.#oldestMs ??= nowMs;
+    const waitMs = this.#oldestMs + this.#policy.flushIntervalMs - nowMs;
+    if (unflushed.bytes < this.#policy.flushBytes && waitMs > 0) {
+      this.#cancelTimer ??= this.#ports.clock.setTimer(waitMs, () => {
+        this.#cancelTimer = undefined;
+        this.poke();
+      });
+      return;
+    }
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    this.#running = this.#flush().then(
+      () => this.#finished(),
+      (error: unknown) => {
+        this.#running = undefined;
+        this.#host.onFatal(error);
+      },
+    );
+  }
+
+  /** One last flush of everything durable; gives up where a port fails. */
+  async finish(): Promise<void> {
+    this.#finishing = true;
+    await this.#running;
+    if (!this.#stop.signal.aborted && (this.#prepared || this.#host.durable().unflushed.worthFlushing)) await this.#flush();
+    this.stop();
+  }
+
+  stop(): void {
+    this.#cancelTimer?.();
+    this.#stop.abort();
+  }
+
+  #finished(): void {
+    this.#running = undefined;
+    if (!this.#finishing) this.poke();
+  }
+
+  async #flush(): Promise<void> {
+    this.#prepared ??= this.#prepare();
+    this.#oldestMs = undefined;
+    const { object, snapshot, checkpoint, events } = this.#prepared;
+    const { container } = this.#host;
+    const { objects, phases } = this.#ports;
+    const upload = async () => {
+      await putVerified(objects, objectName(container, "blocks", object.ref), object.bytes);
+      if (snapshot) await putVerified(objects, snapshot.name, snapshot.bytes);
+    };
+    if (!(await this.#persist("upload", () => inPhase(phases, "flush", upload)))) return;
+    if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;
+    this.#prepared = undefined;
+    this.#host.durable().flushed(object, events);
+    // A truncation that fails is made good by the next one.
+    await this.#host.truncateWal(object.ref.through).catch(() => {});
+    this.#host.onTiered();
+  }
+
+  /** Carries a step out until it succeeds. False: the flusher was stopped, or is finishing and the step failed. */
+  async #persist(name: string, step: () => Promise<void>): Promise<boolean> {
+    for (let backoffMs = BACKOFF_MS_MIN; !this.#stop.signal.aborted; backoffMs = Math.min(backoffMs * 2, BACKOFF_MS_MAX)) {
+      try {
+        await step();
+        return !this.#stop.signal.aborted;
+      } catch (error) {
+        if (hasCode(error, "STORE_CORRUPT")) throw error;
+        this.#ports.onProblem(name, toTributaryError(error));
+        if (this.#finishing) return false;
+        await sleep(this.#ports.clock, backoffMs * (0.5 + this.#ports.random.float() / 2), this.#stop.signal);
+      }
+    }
+    return false;
+  }
+
+  /** Takes everything that is durable now. In one step, so that state, frames and position belong together. */
+  #prepare(): PreparedFlush {
+    const { container, epoch } = this.#host;
+    const attempt = this.#host.attempt();
+    const durable = this.#host.durable();
+    const { state, position, index, checkpoint } = durable;
+    const object = buildFlushObject({ container, epoch, attempt }, state, position, durable.unflushed.frames, durable.lastObject);
+    const events = state.events;
+    if (checkpoint.objects.length < this.#policy.checkpointObjectsMax) {
+      const objects = [...checkpoint.objects, object.ref];
+      return { object, snapshot: undefined, checkpoint: { position, snapshot: checkpoint.snapshot, objects }, events };
+    }
+    const { bytes, footerBytes } = encodeObject(OBJECT_KIND.snapshot, [], snapshotRecord(container, state, position, index, object));
+    const ref: ObjectRef = { epoch, attempt, through: position.seq, bytes: OBJECT_HEAD_BYTES + footerBytes, footerBytes };
+    const name = objectName(container, "snapshot", ref);
+    return { object, snapshot: { name, bytes }, checkpoint: { position, snapshot: ref, objects: [] }, events };
+  }
+}

@@ -1,0 +1,166 @@
+import { MalformedBytes } from "@tributary/common/format/varint";
+import { hexToBytes, type Id } from "@tributary/common/names";
+import type { WalPosition } from "../container/counting.ts";
+import { decodeRefs, flattenRefs, type ObjectRef } from "../container/operations.ts";
+import { ContainerState, setProducer, setWriter } from "../container/state.ts";
+import { asArray, asCount, asText } from "../container/wire.ts";
+import { GENERATION } from "./object-names.ts";
+import { concatHex, concatWriters, emptyColumns, readColumns, readPosition, splitHex, splitWriters } from "./tier-footer.ts";
+import { TierIndex } from "./tier-index.ts";
+
+const STREAM_COLUMNS = ["k", "c", "z", "m", "r", "p"] as const;
+const SEGMENT_COLUMNS = ["g", "e", "n", "l", "w"] as const;
+const WRITER_COLUMNS = ["w", "l", "h"] as const;
+const RUN_COLUMNS = ["c", "o"] as const;
+const PRODUCER_COLUMNS = ["e", "q"] as const;
+
+/**
+ * Snapshot (CBOR map): the whole state of a container at a WAL position, so that recovery does not begin with its first object.
+ *
+ *   c, g, p, h   container, generation, last counting frame: [seq, epoch, attempt, number], its hash
+ *   n            events, those of deleted streams included
+ *   o            combined objects: [epoch, attempt, through, bytes, footerBytes]*
+ *   t            content types
+ *   s            stream ids, 16 bytes each
+ *   a            streams: k content type, c chain, z closed (1), m segments, r runs, p producers
+ *   u            Stream-Seq of each stream
+ *   b            segments, stream by stream: g/e/n id, l length, w writer entries
+ *   i            writers: writer id, incarnation, lane (25 bytes each)
+ *   w            writer entries, segment by segment: w writer, l last number, h hash of that event + 1 (0: a gap)
+ *   r            runs, stream by stream: c chain ordinal, o object
+ *   d, e         producers, stream by stream, in order of use: ids; e epoch, q sequence
+ */
+export function snapshotRecord(
+  container: number,
+  state: ContainerState,
+  position: WalPosition,
+  index: TierIndex,
+  /** The object that brings the index to the position. */
+  newest: { readonly ref: ObjectRef; readonly starts: ReadonlyMap<Id, number> },
+): Record<string, unknown> {
+  const contentTypes = new Map<string, number>();
+  const writers = new Map<string, number>();
+  const a = emptyColumns(STREAM_COLUMNS);
+  const b = emptyColumns(SEGMENT_COLUMNS);
+  const w = emptyColumns(WRITER_COLUMNS);
+  const r = emptyColumns(RUN_COLUMNS);
+  const e = emptyColumns(PRODUCER_COLUMNS);
+  const u: string[] = [];
+  const d: string[] = [];
+  for (const stream of state.streams.values()) {
+    const runs = index.runs.get(stream.id) ?? { from: [], object: [] };
+    a.k.push(numberOf(contentTypes, stream.contentType));
+    a.c.push(stream.chain);
+    a.z.push(stream.closed ? 1 : 0);
+    a.m.push(stream.segments.length);
+    const start = newest.starts.get(stream.id);
+    a.r.push(runs.from.length + (start === undefined ? 0 : 1));
+    a.p.push(stream.producers.size);
+    u.push(stream.streamSeq);
+    for (const from of runs.from) r.c.push(from);
+    for (const object of runs.object) r.o.push(object);
+    if (start !== undefined) {
+      r.c.push(start);
+      r.o.push(index.objects.length);
+    }
+    for (const [id, producer] of stream.producers) {
+      d.push(id);
+      e.e.push(producer.epoch);
+      e.q.push(producer.seq);
+    }
+    for (const segment of stream.segments) {
+      b.g.push(segment.id.generation);
+      b.e.push(segment.id.epoch);
+      b.n.push(segment.id.number);
+      b.l.push(segment.length);
+      b.w.push(segment.writers.size);
+      for (const [key, entry] of segment.writers) {
+        w.w.push(numberOf(writers, key));
+        w.l.push(entry.last);
+        w.h.push(entry.hash + 1);
+      }
+    }
+  }
+  return {
+    c: container,
+    g: GENERATION,
+    p: [position.seq, position.epoch, position.attempt, position.number],
+    h: hexToBytes(position.hash),
+    n: state.events,
+    o: flattenRefs([...index.objects, newest.ref]),
+    t: [...contentTypes.keys()],
+    s: concatHex([...state.streams.keys()]),
+    a,
+    u,
+    b,
+    i: concatWriters([...writers.keys()]),
+    w,
+    r,
+    d,
+    e,
+  };
+}
+
+/** @throws MalformedBytes */
+export function readSnapshot(value: unknown): { container: number; position: WalPosition; state: ContainerState; index: TierIndex } {
+  const record = value as Record<string, unknown>;
+  const contentTypes = asArray(record["t"]).map(asText);
+  const ids = splitHex(record["s"]);
+  const writers = splitWriters(record["i"]);
+  const a = readColumns(record["a"], STREAM_COLUMNS);
+  const b = readColumns(record["b"], SEGMENT_COLUMNS);
+  const w = readColumns(record["w"], WRITER_COLUMNS);
+  const r = readColumns(record["r"], RUN_COLUMNS);
+  const e = readColumns(record["e"], PRODUCER_COLUMNS);
+  const streamSeqs = asArray(record["u"]).map(asText);
+  const producerIds = asArray(record["d"]).map(asText);
+  const state = new ContainerState();
+  const index = new TierIndex();
+  for (const ref of decodeRefs(record["o"])) index.add(ref, new Map());
+  let segmentAt = 0;
+  let writerAt = 0;
+  let runAt = 0;
+  let producerAt = 0;
+  ids.forEach((id: Id, i) => {
+    const segments = Array.from({ length: pick(a.m, i) }, (_, s) => ({
+      generation: pick(b.g, segmentAt + s),
+      epoch: pick(b.e, segmentAt + s),
+      number: pick(b.n, segmentAt + s),
+    }));
+    const stream = state.register(id, segments, pick(contentTypes, pick(a.k, i)), pick(a.z, i) === 1);
+    stream.chain = pick(a.c, i);
+    stream.streamSeq = pick(streamSeqs, i);
+    for (const segment of stream.segments) {
+      segment.length = pick(b.l, segmentAt);
+      for (let end = writerAt + pick(b.w, segmentAt); writerAt < end; writerAt++) {
+        const entry = setWriter(segment, pick(writers, pick(w.w, writerAt)), pick(w.l, writerAt), pick(w.h, writerAt) - 1);
+        entry.tiered = entry.last;
+      }
+      segmentAt++;
+    }
+    const runs = { from: [] as number[], object: [] as number[] };
+    for (let end = runAt + pick(a.r, i); runAt < end; runAt++) {
+      runs.from.push(pick(r.c, runAt));
+      runs.object.push(pick(r.o, runAt));
+    }
+    if (runs.from.length > 0) index.runs.set(id, runs);
+    for (let end = producerAt + pick(a.p, i); producerAt < end; producerAt++) {
+      setProducer(stream, pick(producerIds, producerAt), { epoch: pick(e.e, producerAt), seq: pick(e.q, producerAt) });
+    }
+  });
+  state.events = asCount(record["n"]);
+  return { container: asCount(record["c"]), position: readPosition(record["p"], record["h"]), state, index };
+}
+
+function numberOf(table: Map<string, number>, key: string): number {
+  const known = table.get(key);
+  if (known !== undefined) return known;
+  table.set(key, table.size);
+  return table.size - 1;
+}
+
+function pick<T>(list: readonly T[], position: number): T {
+  const value = list[position];
+  if (value === undefined) throw new MalformedBytes("a snapshot is cut off");
+  return value;
+}

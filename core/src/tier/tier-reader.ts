@@ -1,0 +1,189 @@
+import { assert } from "@tributary/common/assert";
+import { hasCode, TributaryError } from "@tributary/common/errors";
+import { type Block, decodeBlock } from "@tributary/common/format/block";
+import type { Id } from "@tributary/common/names";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
+import { Lru } from "../container/lru.ts";
+import type { Checkpoint, ObjectRef } from "../container/operations.ts";
+import { ContainerState } from "../container/state.ts";
+import { type Extent, lastAtOrBelow } from "../container/unflushed.ts";
+import { applyFooter } from "./flush-object.ts";
+import { type ObjectKind, objectName } from "./object-names.ts";
+import { readSnapshot } from "./snapshot.ts";
+import { type Footer, readFooter } from "./tier-footer.ts";
+import { TierIndex } from "./tier-index.ts";
+import { decodeFooter, OBJECT_KIND } from "./tier-object.ts";
+
+const FOOTER_CACHE_BYTES = 16_777_216;
+/** What decoded numbers take in memory for each stored byte of a footer, roughly. */
+const FOOTER_EXPANSION = 12;
+/** One request of the store fetches at least this much where the object has it: a round trip costs more than the bytes. */
+const READ_AHEAD_BYTES = 1_048_576;
+const FOOTERS_AT_ONCE = 8;
+
+interface OpenFooter {
+  readonly footer: Footer;
+  /** Row of the first extent of each stream. */
+  readonly firstRow: ReadonlyMap<Id, number>;
+}
+
+/** Reads what a container has in the tier. Whatever fails a check there is an error that names the object, never other data. */
+export class TierReader {
+  readonly #container: number;
+  readonly #objects: ObjectStore;
+  readonly #footers = new Lru<OpenFooter>(FOOTER_CACHE_BYTES);
+  readonly #blocks: Lru<Block>;
+  /** Fetches under way: readers that want the same bytes wait for one request. */
+  readonly #pending = new Map<string, Promise<unknown>>();
+
+  constructor(container: number, objects: ObjectStore, blockCacheBytesMax: number) {
+    this.#container = container;
+    this.#objects = objects;
+    this.#blocks = new Lru(blockCacheBytesMax);
+  }
+
+  /** State and index as a checkpoint has them. @throws STORE_CORRUPT */
+  async load(checkpoint: Checkpoint): Promise<{ state: ContainerState; index: TierIndex }> {
+    let loaded = { state: new ContainerState(), index: new TierIndex() };
+    if (checkpoint.snapshot) loaded = await this.#loadSnapshot(checkpoint.snapshot);
+    const { state, index } = loaded;
+    for (let at = 0; at < checkpoint.objects.length; at += FOOTERS_AT_ONCE) {
+      const refs = checkpoint.objects.slice(at, at + FOOTERS_AT_ONCE);
+      const footers = await Promise.all(refs.map((ref) => this.#footer(ref)));
+      footers.forEach(({ footer }, i) => {
+        index.add(refs[i] as ObjectRef, applyFooter(state, footer));
+        for (const stream of footer.deleted) index.delete(footer.streams[stream] as Id);
+      });
+    }
+    return { state, index };
+  }
+
+  /** The extent that holds the event at `chain` of a stream. @throws STORE_CORRUPT */
+  async extent(ref: ObjectRef, streamId: Id, chain: number): Promise<Extent> {
+    const { footer, firstRow } = await this.#footer(ref);
+    const first = firstRow.get(streamId);
+    const stream = first === undefined ? -1 : footer.extents.s[first];
+    const { s, c } = footer.extents;
+    let rows = 0;
+    if (first !== undefined) while (s[first + rows] === stream) rows++;
+    const row = (first ?? 0) + (rows > 0 ? lastAtOrBelow(rows, chain, (i) => c[(first ?? 0) + i] as number) : 0);
+    const column = (name: keyof Footer["extents"]) => footer.extents[name][row] ?? -1;
+    const from = column("c");
+    if (rows === 0 || chain < from || chain >= from + column("m")) {
+      throw this.#corrupt(ref, `it does not hold event ${chain} of stream ${streamId}`);
+    }
+    const block = await this.#block(ref, footer, column("b"));
+    const slice = block.slices[column("i")];
+    if (slice?.streamId !== streamId || (slice.kind === "events" ? slice.count - column("k") : 1) !== column("m")) {
+      throw this.#corrupt(ref, "a block is not the one that its footer describes");
+    }
+    return { chain: from, count: column("m"), ordinal: column("o"), block, slice: column("i"), skip: column("k") };
+  }
+
+  async #loadSnapshot(ref: ObjectRef): Promise<{ state: ContainerState; index: TierIndex }> {
+    const name = objectName(this.#container, "snapshot", ref);
+    const record = decodeFooter(name, OBJECT_KIND.snapshot, await this.#end("snapshot", ref));
+    return this.#reading(ref, () => {
+      const snapshot = readSnapshot(record);
+      if (snapshot.container !== this.#container || snapshot.position.seq !== ref.through) throw new Error("it belongs elsewhere");
+      return snapshot;
+    });
+  }
+
+  #footer(ref: ObjectRef): Promise<OpenFooter> {
+    const name = objectName(this.#container, "blocks", ref);
+    const cached = this.#footers.get(name);
+    if (cached) return Promise.resolve(cached);
+    return this.#once(name, async () => {
+      const record = decodeFooter(name, OBJECT_KIND.blocks, await this.#end("blocks", ref));
+      const footer = this.#reading(ref, () => {
+        const read = readFooter(record);
+        if (read.container !== this.#container || read.position.seq !== ref.through) throw new Error("it belongs elsewhere");
+        return read;
+      });
+      const firstRow = new Map<Id, number>();
+      footer.extents.s.forEach((stream, row) => {
+        const id = footer.streams[stream] as Id;
+        if (!firstRow.has(id)) firstRow.set(id, row);
+      });
+      const open = { footer, firstRow };
+      this.#footers.put(name, open, ref.footerBytes * FOOTER_EXPANSION);
+      return open;
+    });
+  }
+
+  async #end(kind: ObjectKind, ref: ObjectRef): Promise<Uint8Array> {
+    return this.#get(kind, ref, { offset: ref.bytes - ref.footerBytes, length: ref.footerBytes });
+  }
+
+  #block(ref: ObjectRef, footer: Footer, position: number): Promise<Block> {
+    const name = objectName(this.#container, "blocks", ref);
+    const cached = this.#blocks.get(`${name} ${position}`);
+    if (cached) return Promise.resolve(cached);
+    return this.#once(`${name} ${position}`, async () => {
+      const offset = footer.blocks[position * 2];
+      if (offset === undefined) throw this.#corrupt(ref, "an extent names no block");
+      let behind = position;
+      let end = offset;
+      do {
+        end = (footer.blocks[behind * 2] as number) + (footer.blocks[behind * 2 + 1] as number);
+        behind++;
+      } while (behind * 2 < footer.blocks.length && end - offset < READ_AHEAD_BYTES);
+      const bytes = await this.#get("blocks", ref, { offset, length: end - offset });
+      let wanted: Block | undefined;
+      for (let i = position; i < behind; i++) {
+        const at = (footer.blocks[i * 2] as number) - offset;
+        const length = footer.blocks[i * 2 + 1] as number;
+        // Copied, so that one cached block does not hold all of what was fetched with it.
+        const block = this.#decode(ref, Uint8Array.from(bytes.subarray(at, at + length)), i === position);
+        if (!block) break;
+        this.#blocks.put(`${name} ${i}`, block, length);
+        wanted ??= block;
+      }
+      assert(wanted !== undefined, "the block asked for was read");
+      return wanted;
+    });
+  }
+
+  #decode(ref: ObjectRef, bytes: Uint8Array, wanted: boolean): Block | undefined {
+    try {
+      return decodeBlock(bytes);
+    } catch (error) {
+      // A damaged block that was only read ahead is reported to whoever asks for it.
+      if (!wanted) return undefined;
+      throw hasCode(error, "BLOCK_CORRUPT") ? this.#corrupt(ref, error.message, error) : error;
+    }
+  }
+
+  async #get(kind: ObjectKind, ref: ObjectRef, range: { offset: number; length: number }): Promise<Uint8Array> {
+    let bytes: Uint8Array;
+    try {
+      bytes = await this.#objects.get(objectName(this.#container, kind, ref), range);
+    } catch (error) {
+      throw hasCode(error, "OBJECT_NOT_FOUND") ? this.#corrupt(ref, "it is missing", error) : error;
+    }
+    if (bytes.length !== range.length) throw this.#corrupt(ref, "it is shorter than it was");
+    return bytes;
+  }
+
+  #reading<T>(ref: ObjectRef, read: () => T): T {
+    try {
+      return read();
+    } catch (error) {
+      throw this.#corrupt(ref, error instanceof Error ? error.message : "malformed footer", error);
+    }
+  }
+
+  #corrupt(ref: ObjectRef, detail: string, cause?: unknown): TributaryError {
+    const object = objectName(this.#container, "blocks", ref);
+    return new TributaryError("STORE_CORRUPT", `object ${object}: ${detail}`, { object }, { cause });
+  }
+
+  #once<T>(key: string, work: () => Promise<T>): Promise<T> {
+    const pending = this.#pending.get(key) as Promise<T> | undefined;
+    if (pending) return pending;
+    const started = work().finally(() => this.#pending.delete(key));
+    this.#pending.set(key, started);
+    return started;
+  }
+}
