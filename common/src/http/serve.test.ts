@@ -188,6 +188,20 @@ test("close ends live reads, lets an append in flight finish, and frees the port
   await again.close();
 });
 
+test("live readers that leave are let go", async () => {
+  const plane = memoryPlane();
+  const { url } = await serve(plane);
+  await fetch(url, { method: "PUT", headers: TEXT });
+  const leave = new AbortController();
+  const poll = fetch(`${url}?offset=now&live=long-poll`, { signal: leave.signal }).catch(() => "left");
+  const sse = await fetch(`${url}?offset=now&live=sse`, { signal: leave.signal });
+  await expect.poll(() => plane.streams.waiting(NAME)).toBe(2);
+  leave.abort();
+  await expect.poll(() => plane.streams.waiting(NAME)).toBe(0);
+  expect(await poll).toBe("left");
+  await expect(sse.text()).rejects.toThrow();
+});
+
 test("close does not wait for ever for an append that hangs", async () => {
   const plane = memoryPlane();
   const { server, url } = await serve(plane, { closeGraceMs: 50 });

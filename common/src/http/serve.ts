@@ -48,9 +48,9 @@ async function shut(listener: Listener, closing: AbortController, clock: Clock, 
   closing.abort();
   const drained = listener.drain();
   const timer = new AbortController();
-  await Promise.race([drained, sleep(clock, graceMs, timer.signal)]);
+  const inTime = await Promise.race([drained.then(() => true), sleep(clock, graceMs, timer.signal).then(() => false)]);
   timer.abort();
-  await listener.cut();
+  if (!inTime) await listener.cut();
   await drained;
 }
 

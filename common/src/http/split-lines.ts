@@ -8,7 +8,9 @@ const LF = 0x0a;
  * so the body itself serves as the payload and nothing is copied.
  * @throws EVENT_TOO_LARGE, BATCH_TOO_LARGE
  */
-export function lineEnds(bytes: Uint8Array): number[] {
+export function lineEnds(body: Uint8Array): number[] {
+  // A Buffer searches with memchr; a plain array of bytes takes twice as long.
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const ends: number[] = [];
   let start = 0;
   while (start < bytes.length) {

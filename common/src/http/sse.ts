@@ -16,7 +16,8 @@ const encoder = new TextEncoder();
  * connection has taken the one before, so a slow reader costs one page of memory.
  */
 export function sseResponse(read: LiveRead, first: VisiblePage): Response {
-  const link = linkSignals([read.request.signal, read.closing]);
+  // A reader that leaves cancels the body; its request's signal would tell the same, but on Deno it also aborts when all went well.
+  const link = linkSignals([read.closing]);
   const chunks = follow(read, first, link.signal);
   const body = new ReadableStream<Uint8Array>(
     {
