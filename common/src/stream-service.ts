@@ -33,7 +33,7 @@ export interface StreamService {
 export interface CreateOptions {
   /** Default application/octet-stream. Part of the configuration. */
   readonly contentType?: string;
-  /** Default 1. */
+  /** undefined: 1 for a new stream, whatever it has for one that exists. */
   readonly segments?: number;
   /** Create it closed. */
   readonly closed?: boolean;

@@ -29,7 +29,8 @@ export async function handleCreate(plane: Plane, name: StreamName, request: Requ
   if (headers.producer || headers.streamSeq !== undefined) {
     throw new TributaryError("INVALID_REQUEST", "producer headers and Stream-Seq belong to POST");
   }
-  const options = { contentType: readContentType(request.headers), segments: readSegments(request.headers) };
+  const segments = readSegments(request.headers);
+  const options = { contentType: readContentType(request.headers), ...(segments !== undefined && { segments }) };
   const taken = await takeEvents(plane, name, request, headers, options.contentType);
   try {
     const { created, info } = await ensureStream(plane.streams, name, options, headers, taken.events);
@@ -55,9 +56,10 @@ function readContentType(headers: Headers): string {
   return contentType;
 }
 
-function readSegments(headers: Headers): number {
+/** undefined: a client that knows nothing of segments takes the stream as it is. */
+function readSegments(headers: Headers): number | undefined {
   const text = headers.get("tributary-segments");
-  if (text === null) return 1;
+  if (text === null) return undefined;
   return segmentCount(/^\d{1,9}$/.test(text) ? Number(text) : Number.NaN);
 }
 

@@ -35,7 +35,9 @@ test("create, write, read, close, delete", async () => {
   const plane = await planeWith({ ...TEXT, "tributary-segments": "4" });
   expect((await plane.streams.describe(NAME)).segments.length).toBe(4);
   expect((await plane.ask("PUT", PATH, { "content-type": "TEXT/plain; charset=utf-8", "tributary-segments": "4" })).status).toBe(200);
-  await expectProblem(await plane.ask("PUT", PATH, TEXT), "STREAM_EXISTS");
+  expect((await plane.ask("PUT", PATH, TEXT)).status).toBe(200);
+  await expectProblem(await plane.ask("PUT", PATH, { ...TEXT, "tributary-segments": "1" }), "STREAM_EXISTS");
+  await expectProblem(await plane.ask("PUT", PATH, BYTES), "STREAM_EXISTS");
 
   const written = await plane.ask("POST", PATH, { ...TEXT, "routing-key": "press-7", "event-time": "1000" }, "hello");
   expect([written.status, written.headers.get("stream-next-offset")]).toEqual([204, (await plane.streams.describe(NAME)).nextOffset]);

@@ -221,3 +221,16 @@ test("a slow SSE reader is sent no page before it took the one before", async ()
   expect(reads).toBe(2);
   await sse.cancel();
 });
+
+test("a service that wakes for nothing is not asked again and again", async () => {
+  const plane = await planeWith(new ManualClock());
+  let waits = 0;
+  plane.streams.waitForData = async () => {
+    waits++;
+  };
+  expect((await plane.ask("GET", `${PATH}?offset=now&live=long-poll`)).status).toBe(204);
+  const sse = sseReader(await plane.ask("GET", `${PATH}?offset=now&live=sse`));
+  await sse.control();
+  expect(await sse.next()).toBeUndefined();
+  expect(waits).toBe(2);
+});

@@ -76,7 +76,7 @@ function readOptions(bytes: Uint8Array): CreateOptions {
     throw new TributaryError("INVALID_REQUEST", "'contentType' is not a string");
   }
   return {
-    segments: segmentCount(segments ?? 1),
+    ...(segments !== undefined && { segments: segmentCount(segments) }),
     contentType: canonicalContentType(contentType ?? "application/octet-stream"),
   };
 }

@@ -98,12 +98,14 @@ async function waitForPage({ plane, name, request, closing, format }: LiveRead, 
   const { signal, unlink } = linkSignals([request.signal, closing]);
   try {
     let page = empty;
-    // A gap record wakes readers that do not see it.
+    // A gap record wakes readers that do not see it: then the offset has moved, and they wait again.
     while (page.events.length === 0 && !page.closed && !signal.aborted) {
       const timeoutMs = deadlineMs - plane.clock.monotonicMs();
       if (timeoutMs <= 0) break;
       await plane.streams.waitForData(name, page.nextOffset, { timeoutMs, signal });
-      page = await readVisible(plane.streams, name, page.nextOffset, format);
+      const before = page.nextOffset;
+      page = await readVisible(plane.streams, name, before, format);
+      if (page.nextOffset === before) break;
     }
     return page;
   } finally {

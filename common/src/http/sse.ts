@@ -1,6 +1,7 @@
-import { hasCode } from "../errors.ts";
+import { toTributaryError } from "../errors.ts";
 import { nextCursor } from "./cursor.ts";
 import { linkSignals } from "./link-signals.ts";
+import type { PageFormat } from "./page-format.ts";
 import { type LiveRead, readVisible, type VisiblePage } from "./read-page.ts";
 import { reply } from "./reply.ts";
 
@@ -8,6 +9,8 @@ import { reply } from "./reply.ts";
 const CONNECTION_MS_MAX = 60_000;
 /** A silent connection says at least this often that it is alive. */
 const KEEP_ALIVE_MS = 15_000;
+/** Timers may fire this much early. */
+const TIMER_SLACK_MS = 50;
 
 const encoder = new TextEncoder();
 
@@ -47,30 +50,36 @@ export function sseResponse(read: LiveRead, first: VisiblePage): Response {
 async function* follow(read: LiveRead, first: VisiblePage, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
   const { plane, name, format } = read;
   const endMs = plane.clock.monotonicMs() + CONNECTION_MS_MAX;
+  const firstCursor = Number(nextCursor(plane.clock, plane.random, read.cursor));
   let page = first;
   try {
     for (;;) {
-      yield pageEvents(read, page);
+      const cursor = Math.max(firstCursor, Number(nextCursor(plane.clock, plane.random, undefined)));
+      yield pageEvents(format, page, cursor);
       const leftMs = endMs - plane.clock.monotonicMs();
       if (page.closed || signal.aborted || leftMs <= 0) return;
-      if (page.upToDate) {
-        await plane.streams.waitForData(name, page.nextOffset, { timeoutMs: Math.min(KEEP_ALIVE_MS, leftMs), signal });
-        if (signal.aborted) return;
-      }
-      page = await readVisible(plane.streams, name, page.nextOffset, format);
+      const before = page;
+      const waitMs = Math.min(KEEP_ALIVE_MS, leftMs);
+      const waitingSinceMs = plane.clock.monotonicMs();
+      if (before.upToDate) await plane.streams.waitForData(name, before.nextOffset, { timeoutMs: waitMs, signal });
+      if (signal.aborted) return;
+      page = await readVisible(plane.streams, name, before.nextOffset, format);
+      const woken = plane.clock.monotonicMs() - waitingSinceMs < waitMs - TIMER_SLACK_MS;
+      // Woken for nothing: where the stream lives is changing hands. Better to come back than to spin.
+      if (woken && page.nextOffset === before.nextOffset && !page.closed) return;
     }
   } catch (error) {
     // The status line is long gone. The connection ends, and the client meets the error when it comes back.
-    if (!hasCode(error, "STREAM_UNKNOWN", "STREAM_GONE", "OFFSET_GONE", "SHUTTING_DOWN")) plane.reportError(error);
+    if (toTributaryError(error).code === "INTERNAL") plane.reportError(error);
   }
 }
 
-function pageEvents({ plane, format, cursor }: LiveRead, page: VisiblePage): string {
+function pageEvents(format: PageFormat, page: VisiblePage, cursor: number): string {
   const control = page.closed
     ? { streamNextOffset: page.nextOffset, upToDate: true, streamClosed: true }
     : {
         streamNextOffset: page.nextOffset,
-        streamCursor: nextCursor(plane.clock, plane.random, cursor),
+        streamCursor: String(cursor),
         ...(page.upToDate && { upToDate: true }),
       };
   const data = page.events.length > 0 ? sseEvent("data", format.sse.data(page.events)) : "";

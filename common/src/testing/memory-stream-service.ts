@@ -49,7 +49,7 @@ export class MemoryStreamService implements StreamService {
     if (found) {
       const same =
         sameContentType(found.contentType, wanted.contentType) &&
-        found.lengths.length === wanted.segments &&
+        (options.segments === undefined || found.lengths.length === wanted.segments) &&
         found.closed === wanted.closed;
       if (!same) throw new TributaryError("STREAM_EXISTS", `${formatStreamName(name)} exists with another configuration`);
       return { created: false, info: describe(found) };
