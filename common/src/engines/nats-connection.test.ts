@@ -96,12 +96,14 @@ test("reconnects for ever and reports each change", async () => {
   expect(states).toEqual([false, true]);
 });
 
-test("a server that stands still is given up, and its requests with it", async () => {
+test("a request to a server that stands still fails in its time", async () => {
   const server = await start({ jetstream: false });
   const link = await connectNats({ url: server.url });
   onTestFinished(() => link.close());
   process.kill(server.pid, "SIGSTOP");
-  await expect(link.inbox.request("any", "", { timeoutMs: 100 })).rejects.toMatchObject({ code: "BUS_TIMEOUT" });
+  // The signal takes effect a moment later; until then the server still says that nobody listens.
+  const outcome = () => link.inbox.request("any", "", { timeoutMs: 100 }).catch((error: unknown) => error);
+  await vi.waitFor(async () => expect(await outcome()).toMatchObject({ code: "BUS_TIMEOUT" }), 10_000);
 });
 
 const quiet = { warn: () => {} };
@@ -113,7 +115,7 @@ test("a server that syncs always passes, seen through its monitoring port", asyn
   await assertSafeServer(link, { ...quiet, monitoringUrls: [`${server.monitoringUrl}/`] });
   await expect(assertSafeServer(link, quiet)).rejects.toMatchObject({
     code: "NATS_UNSAFE",
-    message: expect.stringContaining("monitoring"),
+    message: expect.stringContaining("nats.monitorUrl"),
   });
 });
 
