@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { objectStoreContract } from "../contracts/object-store.contract.ts";
+import { canMountSmallDisk, runOnSmallDisk } from "../testing/small-disk.ts";
 import { openFsObjectStore } from "./fs-object-store.ts";
 
 async function newFolder(): Promise<string> {
@@ -58,4 +59,24 @@ test("says that a folder cannot be used", async () => {
   const root = await newFolder();
   await writeFile(join(root, "file"), "x");
   await expect(openFsObjectStore(join(root, "file"))).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+});
+
+test.skipIf(!canMountSmallDisk)("a full disk refuses the object and leaves nothing of it behind", async () => {
+  const folder = await newFolder();
+  const root = JSON.stringify(join(folder, "disk", "lake"));
+  const source = `import { openFsObjectStore } from ${JSON.stringify(new URL("./fs-object-store.ts", import.meta.url).href)};
+    import { readdirSync } from "node:fs";
+    const store = await openFsObjectStore(${root});
+    const codes = [];
+    for (let i = 0; codes.length < 3; i++) await store.put("part/" + (1000 + i), new Uint8Array(700_000)).catch((error) => codes.push(error.code));
+    const listed = await store.list("", { limit: 100 });
+    const left = readdirSync(${root} + "/~tmp");
+    await store.delete("part/1000");
+    await store.put("again", new Uint8Array(700_000));
+    console.log(JSON.stringify({ codes, sizes: listed.map((one) => one.bytes), left }));`;
+  const { codes, sizes, left } = JSON.parse(runOnSmallDisk(folder, 8, source));
+  expect(codes).toEqual(["STORAGE_FULL", "STORAGE_FULL", "STORAGE_FULL"]);
+  expect(sizes.length).toBeGreaterThan(5);
+  expect(new Set(sizes)).toEqual(new Set([700_000]));
+  expect(left).toEqual([]);
 });

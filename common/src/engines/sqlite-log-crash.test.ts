@@ -1,11 +1,12 @@
-import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { systemClock } from "../clock.ts";
+import { canMountSmallDisk, runOnSmallDisk } from "../testing/small-disk.ts";
 import { openSqliteLog } from "./sqlite-log.ts";
 import { openSqliteLogSalvaging } from "./sqlite-salvage.ts";
 
@@ -131,14 +132,9 @@ test("a file that may not grow: the failed append is reported, nothing acknowled
   await log.close();
 });
 
-/** A small file system of its own needs user namespaces, which some machines and containers forbid. */
-const canMount = spawnSync("unshare", ["-rm", "true"]).status === 0;
-
-test.skipIf(!canMount)("a full disk refuses appends, loses nothing, and can always be freed by truncation", async () => {
+test.skipIf(!canMountSmallDisk)("a full disk refuses appends, loses nothing, and can always be freed by truncation", async () => {
   const folder = await newFolder();
-  const result = join(folder, "result.json");
   const source = `import { openSqliteLog } from ${here("./sqlite-log.ts")};
-    import { writeFileSync } from "node:fs";
     const path = ${JSON.stringify(join(folder, "disk", "log.db"))};
     let log = await openSqliteLog(path);
     const size = 200_000;
@@ -166,12 +162,8 @@ test.skipIf(!canMount)("a full disk refuses appends, loses nothing, and can alwa
     const freed = await fill();
     rounds.push({ ...freed, end: freed.last });
     await log.close();
-    writeFileSync(${JSON.stringify(result)}, JSON.stringify(rounds));`;
-  const file = join(folder, "fill.mjs");
-  writeFileSync(file, source);
-  const script = `mkdir "$2/disk" && mount -t tmpfs -o size=96m tmpfs "$2/disk" && exec "$0" "$1"`;
-  execFileSync("unshare", ["-rm", "bash", "-c", script, process.execPath, file, folder], { stdio: "inherit" });
-  const rounds = JSON.parse(readFileSync(result, "utf8"));
+    console.log(JSON.stringify(rounds));`;
+  const rounds = JSON.parse(runOnSmallDisk(folder, 96, source));
   for (const [i, round] of rounds.entries()) {
     expect(round.code).toBe("STORAGE_FULL");
     expect(round.last).toBe(round.was);

@@ -27,7 +27,6 @@ async function answer(request: WorkerLogRequest): Promise<void> {
     message = { id, error: { code, message: text, details } };
   }
   port.postMessage(message, "result" in message ? buffersOf(message.result) : []);
-  if (request.type === "close") port.close();
 }
 
 async function carryOut(request: WorkerLogRequest): Promise<WorkerLogResult> {

@@ -1,5 +1,5 @@
 import { Worker } from "node:worker_threads";
-import { TributaryError } from "../errors.ts";
+import { hasCode, TributaryError } from "../errors.ts";
 import type { LogRecord } from "../ports/log.ts";
 import type { SqliteLog, SqliteLogOptions, SqliteLogState } from "./sqlite-log.ts";
 import type { SalvageReport } from "./sqlite-salvage.ts";
@@ -46,22 +46,16 @@ interface Waiting {
 class WorkerLog implements SqliteLog {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
-  readonly #exited: Promise<void>;
   #nextId = 1;
   #closing = false;
+  #closed: Promise<void> | undefined;
   #gone = false;
 
   constructor(worker: Worker) {
     this.#worker = worker;
     worker.on("message", (answer: WorkerLogAnswer) => this.#settle(answer));
-    this.#exited = new Promise((resolve) => {
-      const end = (reason: string) => {
-        this.#abandon(reason);
-        resolve();
-      };
-      worker.on("error", (error) => end(error instanceof Error ? error.message : String(error)));
-      worker.on("exit", (code) => end(`it exited with ${code}`));
-    });
+    worker.on("error", (error) => this.#abandon(error instanceof Error ? error.message : String(error)));
+    worker.on("exit", (code) => this.#abandon(`it exited with ${code}`));
   }
 
   state(): Promise<SqliteLogState> {
@@ -80,14 +74,22 @@ class WorkerLog implements SqliteLog {
     await this.request({ type: "truncate", throughSeq });
   }
 
-  async close(): Promise<void> {
-    if (!this.#closing) {
-      const closed = this.request({ type: "close" });
-      this.#closing = true;
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    const closed = this.request({ type: "close" });
+    this.#closing = true;
+    try {
+      await closed;
+    } catch (error) {
       // A thread that died has nothing left to close.
-      await closed.catch(() => undefined);
+      if (!hasCode(error, "LOG_CLOSED")) throw error;
+    } finally {
+      await this.#worker.terminate();
     }
-    await this.#exited;
   }
 
   request(request: WithoutId<WorkerLogRequest>): Promise<WorkerLogResult> {
