@@ -1,4 +1,4 @@
-import { systemClock } from "@tributary/common/clock";
+import { type Clock, systemClock } from "@tributary/common/clock";
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
 import { hasCode } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
@@ -35,11 +35,11 @@ class World {
   readonly logs = new Map<number, MemoryLog>();
   readonly random = seededRandom(5);
 
-  start(containers: number, meta: MemoryMetaStore | FaultyMetaStore = this.meta): Promise<Core> {
+  start(containers: number, options: { meta?: FaultyMetaStore; clock?: Clock } = {}): Promise<Core> {
     return openCore({
-      meta,
+      meta: options.meta ?? this.meta,
       bus: this.bus,
-      clock: systemClock,
+      clock: options.clock ?? systemClock,
       random: this.random,
       logger: SILENT,
       options: { cluster: CLUSTER, node: "aa", containers },
@@ -79,6 +79,7 @@ class Gateway {
       }),
     });
     for (const [i, stream] of this.#streams.entries()) {
+      if (stream.sent.at(-1) === `${stream.name.stream} ${text}`) continue;
       const { id = "", containers = [] } = streams[i] ?? {};
       const first = stream.sent.length + 1;
       const container = containers[0] ?? -1;
@@ -203,11 +204,31 @@ describe("core with its containers", () => {
     expect(await core.streams.list({ limit: 10 })).toEqual([]);
   });
 
+  test("two nodes that both believe to be the owner double and lose nothing", async () => {
+    const world = new World();
+    // Hosts that do not tire of taking the containers from each other.
+    const clock = { ...systemClock, setTimer: (delayMs: number, callback: () => void) => systemClock.setTimer(delayMs / 1_000, callback) };
+    const [one, two] = [await world.start(2, { clock }), await world.start(2, { clock })];
+    cores.push(one, two);
+    const gateway = new Gateway(world, NAMES);
+    for (let i = 0; i < 10; i++) {
+      await vi.waitFor(
+        async () => {
+          await gateway.send(`event ${i}`);
+        },
+        { timeout: 20_000 },
+      );
+    }
+    expect([one, two].some((core) => core.status().containers.some((container) => container.restarts > 0))).toBe(true);
+    await one.close();
+    await vi.waitFor(() => gateway.checkEverythingReadable(two), { timeout: 20_000 });
+  });
+
   test("a node that loses its MetaStore forever can be replaced at any moment", async () => {
     for (let operation = 8; operation < 60; operation += 3) {
       const world = new World();
       const mortal = new FaultyMetaStore(world.meta, { diesAt: { operation, when: "after" } });
-      const dying = await world.start(2, mortal).catch(() => undefined);
+      const dying = await world.start(2, { meta: mortal }).catch(() => undefined);
       const gateway = new Gateway(world, NAMES);
       try {
         for (let i = 0; i < 3; i++) await gateway.send(`event ${i}`);

@@ -52,14 +52,15 @@ export class UplinkEndpoint {
   async start(): Promise<void> {
     const { bus, cluster, host } = this.#parts;
     this.#stopTiered = host.onTiered((container) => bus.publish(UPLINK_SUBJECTS.tiered(cluster, container), NOTHING));
-    const serve = async (subject: string, group: string | undefined, handler: RequestHandler) => {
-      this.#subscriptions.push(await bus.serve(subject, group === undefined ? {} : { group }, handler));
+    // A group, so that a request is carried out once where two nodes believe that they own a container.
+    const serve = async (subject: string, handler: RequestHandler) => {
+      this.#subscriptions.push(await bus.serve(subject, { group: "core" }, handler));
     };
     for (let container = 0; container < host.count; container++) {
-      await serve(UPLINK_SUBJECTS.append(cluster, container), undefined, (payload) => this.#append(container, payload));
-      await serve(UPLINK_SUBJECTS.levels(cluster, container), undefined, async (payload) => this.#levels(container, payload));
+      await serve(UPLINK_SUBJECTS.append(cluster, container), (payload) => this.#append(container, payload));
+      await serve(UPLINK_SUBJECTS.levels(cluster, container), async (payload) => this.#levels(container, payload));
     }
-    await serve(UPLINK_SUBJECTS.control(cluster), "core", (payload) => this.#control(payload));
+    await serve(UPLINK_SUBJECTS.control(cluster), (payload) => this.#control(payload));
   }
 
   /** Takes no more requests and waits for the answers of those that run. */
