@@ -159,6 +159,7 @@ class RunningGateway implements Gateway {
           const stream = this.ingest.table.byCoreId(coreId);
           return stream && toUnresolved(stream);
         },
+        isMappedByAnother: (coreId, streamId) => this.ingest.table.isMappedByAnother(coreId, streamId),
         map: (changes) => this.#makeDurable(changes),
         freed: () => void this.#quota.refresh(),
       },

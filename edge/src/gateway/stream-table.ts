@@ -3,7 +3,7 @@ import { applyChange, type EdgeState, type EdgeStreamState, type ProducerState, 
 import type { EdgeStateSnapshot, StateChange, StreamMapping } from "../store/edge-store.ts";
 import type { StreamHandle } from "./ingest.ts";
 
-/** Deleted streams that are remembered while the gateway runs, since what they hold may still have to be sent. */
+/** Deleted streams that are remembered while the gateway runs, since the core may have to be asked about them once more. */
 const GONE_MAX = 10_000;
 
 /**
@@ -98,6 +98,8 @@ export class StreamTable {
   /** Oldest first. */
   readonly #gone = new Set<Id>();
   readonly #unmapped = new Set<Id>();
+  /** Streams by the core's id, for this incarnation. */
+  readonly #mappedTo = new Map<Id, Id>();
   #state: EdgeState;
   #sorted: StreamState[] | undefined;
 
@@ -122,20 +124,29 @@ export class StreamTable {
     return this.#sorted;
   }
 
-  /** Durable streams that the core has not mapped; deleted ones too if they have events, which the core has to get all the same. */
+  /** Streams that exist, are durable, and are not mapped to a stream of the core. */
   unresolved(): StreamState[] {
     const found: StreamState[] = [];
     for (const id of this.#unmapped) {
       const state = this.#byId.get(id);
-      if (!state || state.mapping) this.#unmapped.delete(id);
+      if (!state || state.gone || state.mapping) this.#unmapped.delete(id);
       else if (state.durable) found.push(state);
     }
     return found;
   }
 
+  /** The stream that the core knows under this id, perhaps deleted here. */
   byCoreId(coreId: Id): StreamState | undefined {
-    for (const state of this.#byId.values()) if (state.mapping?.id === coreId) return state;
-    return undefined;
+    return this.#byId.get(this.#mappedTo.get(coreId) ?? "");
+  }
+
+  /**
+   * True if another stream is or was mapped to it in this incarnation. Two streams on one would number different events alike,
+   * also when the first was deleted and everything of it is freed.
+   */
+  isMappedByAnother(coreId: Id, streamId: Id): boolean {
+    const mapped = this.#mappedTo.get(coreId);
+    return mapped !== undefined && mapped !== streamId;
   }
 
   find(name: StreamName): StreamState | undefined {
@@ -172,6 +183,7 @@ export class StreamTable {
     const state = this.#byId.get(change.id);
     if (!state) return;
     state.changedInBatch = batchSerial;
+    if (change.type === "map-stream") this.#mappedTo.set(change.mapping.id, change.id);
     if (change.type === "close-stream") state.open = false;
     if (change.type === "delete-stream") {
       state.markGone();
@@ -213,6 +225,7 @@ export class StreamTable {
     this.#byId.clear();
     this.#gone.clear();
     this.#unmapped.clear();
+    this.#mappedTo.clear();
     for (const record of this.#state.streams.values()) {
       const known = before.get(record.id);
       known?.reset(record);
@@ -222,7 +235,8 @@ export class StreamTable {
 
   #add(state: StreamState): void {
     this.#byId.set(state.id, state);
-    if (!state.mapping) this.#unmapped.add(state.id);
+    if (state.mapping) this.#mappedTo.set(state.mapping.id, state.id);
+    else this.#unmapped.add(state.id);
     if (state.record.deleted) {
       state.markGone();
       this.#noteGone(state);
@@ -237,13 +251,10 @@ export class StreamTable {
     }
     this.#gone.add(state.id);
     if (this.#gone.size <= GONE_MAX) return;
-    for (const id of this.#gone) {
-      // One that the core does not know yet still has to be registered there.
-      if (!this.#byId.get(id)?.mapping) continue;
-      this.#gone.delete(id);
-      this.#byId.delete(id);
-      break;
-    }
+    const oldest = this.#gone.values().next();
+    if (oldest.done) return;
+    this.#gone.delete(oldest.value);
+    this.#byId.delete(oldest.value);
   }
 }
 

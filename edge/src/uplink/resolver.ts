@@ -27,6 +27,8 @@ export interface ResolverOptions {
   readonly cluster: string;
   readonly timeoutMs: number;
   readonly random: Random;
+  /** True if another stream of this gateway is mapped to it: two may not share one, they number alike. */
+  readonly isTaken: (coreId: Id, streamId: Id) => boolean;
 }
 
 type Wish = ResolveRequest["streams"][number];
@@ -41,6 +43,7 @@ const QUARANTINE_NAMES_MAX = 4;
 export async function resolveStreams(streams: readonly UnresolvedStream[], writer: Id, options: ResolverOptions): Promise<ResolveResult> {
   const changes: ResolveResult["changes"][number][] = [];
   const quarantined: ResolveResult["quarantined"][number][] = [];
+  const taken = new Set<Id>();
   for (let at = 0; at < streams.length; at += LIMITS.resolveStreamsMax) {
     let open: { stream: UnresolvedStream; wish: Wish; problem: string }[] = streams
       .slice(at, at + LIMITS.resolveStreamsMax)
@@ -56,7 +59,8 @@ export async function resolveStreams(streams: readonly UnresolvedStream[], write
       open.forEach(({ stream, wish, problem }, i) => {
         const row = answer.streams[i];
         const mapping = row && toMapping(row);
-        if (mapping) {
+        if (mapping && !taken.has(mapping.id) && !options.isTaken(mapping.id, stream.id)) {
+          taken.add(mapping.id);
           changes.push({ type: "map-stream", id: stream.id, mapping });
           if (attempt > 0) quarantined.push({ id: stream.id, name: stream.name, to: wish.name, problem });
           return;
@@ -65,7 +69,7 @@ export async function resolveStreams(streams: readonly UnresolvedStream[], write
         refused.push({
           stream,
           wish: wishFor(stream, newId(options.random, STREAM_ID_BYTES), to),
-          problem: problem || (row?.problem ?? "unknown"),
+          problem: problem || row?.problem || "conflict",
         });
       });
       open = refused;

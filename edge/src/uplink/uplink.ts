@@ -56,6 +56,8 @@ export interface UplinkHost {
   unresolved(): UnresolvedStream[];
   /** The stream that the core knows under this id. */
   byCoreId(coreId: Id): UnresolvedStream | undefined;
+  /** True if another stream is or was mapped to it in this incarnation. */
+  isMappedByAnother(coreId: Id, streamId: Id): boolean;
   /** Makes the mappings durable. @throws STORAGE_FULL and whatever a commit throws */
   map(changes: ResolveResult["changes"]): Promise<void>;
   /** Space was freed. */
@@ -192,7 +194,7 @@ export class Uplink {
 
   /** The log dropped events that may have been handed out. */
   dropped(): void {
-    this.#rewindNeeded = true;
+    this.#forgetUnits();
     this.#on("streams-changed");
   }
 
@@ -283,9 +285,10 @@ export class Uplink {
     const open = new Map(this.#parts.host.unresolved().map((stream) => [stream.id, stream]));
     for (const [id, stream] of this.#lookUpAgain) open.set(id, stream);
     if (open.size > 0) {
-      const { bus, random } = this.#parts;
+      const { bus, random, host } = this.#parts;
       const { cluster, requestTimeoutMs: timeoutMs } = this.#options;
-      const result = await resolveStreams([...open.values()], this.#identity.writer, { bus, cluster, timeoutMs, random });
+      const isTaken = (coreId: Id, streamId: Id) => host.isMappedByAnother(coreId, streamId);
+      const result = await resolveStreams([...open.values()], this.#identity.writer, { bus, cluster, timeoutMs, random, isTaken });
       if (visit !== this.#visit) return;
       await this.#parts.host.map(result.changes);
       this.#reportQuarantined(result.quarantined);
@@ -348,6 +351,8 @@ export class Uplink {
     }
     // What was handed out before a rewind comes again.
     if (round === this.#round) for (const unit of units) this.#enqueue(unit);
+    // A unit of which nothing has to be sent is free in its turn.
+    this.#free();
     if (units.length > 0 || this.#wokenWhilePulling) this.#pump();
   }
 

@@ -1,0 +1,331 @@
+import { TributaryError } from "@tributary/common/errors";
+import { LIMITS } from "@tributary/common/limits";
+import { ManualClock } from "@tributary/common/testing/manual-clock";
+import fc from "fast-check";
+import { beforeEach, describe, expect, test } from "vitest";
+import { BYTES, commitAll, groupCommitHarness, type Harness, LINGER_MS_MAX, Notes, settle } from "./testing/group-commit-harness.ts";
+
+const name = (stream: string) => ({ scope: "default", stream });
+const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+const full = () => new TributaryError("STORAGE_FULL", "no space left");
+
+describe("group commit", () => {
+  let clock: ManualClock;
+  let harness: Harness;
+  beforeEach(async () => {
+    clock = new ManualClock();
+    harness = await groupCommitHarness(clock);
+  });
+
+  test("events of many streams share one commit, and are answered only after it", async () => {
+    const { ingest, store, notes, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    const b = ingest.createStream(name("b"), BYTES);
+    expect(put(a, "one", 1)).toBe("accepted");
+    expect(put(b, "two", 2)).toBe("accepted");
+    expect(put(a, "three", 3)).toBe("accepted");
+    await settle();
+    expect(notes.list).toEqual([]);
+    expect(store.commits).toHaveLength(0);
+    clock.advance(LINGER_MS_MAX);
+    await settle();
+    expect(store.commits).toHaveLength(1);
+    expect(notes.list).toEqual(["+1", "+2", "+3", "flush"]);
+    expect(store.durableEvents().map((event) => [event.number, text(event.data)])).toEqual([
+      [1, "one"],
+      [1, "two"],
+      [2, "three"],
+    ]);
+  });
+
+  test("each target flushes once a commit, however its events interleave", async () => {
+    const { ingest, notes, put } = harness;
+    const other = new Notes();
+    const a = ingest.createStream(name("a"), BYTES);
+    put(a, "x", 1);
+    ingest.append(a, "k", 1, new Uint8Array(3), 0, 3, other, 7);
+    put(a, "y", 2);
+    await commitAll(clock);
+    expect(notes.list).toEqual(["+1", "+2", "flush"]);
+    expect(other.list).toEqual(["+7", "flush"]);
+  });
+
+  test("with both commits busy the batch grows, and then it is full until one is done", async () => {
+    const { ingest, store, notes, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    store.held = true;
+    put(a, "first", 1);
+    clock.advance(LINGER_MS_MAX);
+    put(a, "second", 2);
+    clock.advance(LINGER_MS_MAX);
+    expect(store.waiting).toBe(2);
+    const big = "x".repeat(LIMITS.batchRawBytesTarget / 4);
+    for (let token = 3; token < 7; token++) expect(put(a, big, token)).toBe("accepted");
+    clock.advance(1_000);
+    await settle();
+    expect(store.waiting).toBe(2);
+    expect(put(a, "more", 7)).toBe("full");
+    let room = 0;
+    ingest.onRoom(() => {
+      room++;
+      expect(put(a, "more", 7)).toBe("accepted");
+    });
+    await settle();
+    expect(room).toBe(0);
+    store.release(1);
+    await settle();
+    expect(room).toBe(1);
+    expect(notes.list).toEqual(["+1", "flush"]);
+    store.held = false;
+    store.release();
+    await settle();
+    await commitAll(clock);
+    expect(notes.list.filter((note) => note !== "flush")).toEqual(["+1", "+2", "+3", "+4", "+5", "+6", "+7"]);
+  });
+
+  test("those who wait for room go on in order, and only as long as there is room", async () => {
+    const { ingest, store, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    store.held = true;
+    const big = "x".repeat(LIMITS.batchRawBytesTarget);
+    for (let token = 1; token <= 3; token++) expect(put(a, big, token)).toBe("accepted");
+    const order: string[] = [];
+    const wait = (who: string) => {
+      if (put(a, big, 9) === "full") ingest.onRoom(() => wait(who));
+      else order.push(who);
+    };
+    wait("p");
+    wait("q");
+    wait("r");
+    for (const expected of [["p"], ["p", "q"], ["p", "q", "r"]]) {
+      store.release(1);
+      await settle();
+      expect(order).toEqual(expected);
+    }
+  });
+
+  test("a failed commit fails everything pending, once, and numbers begin anew", async () => {
+    const { ingest, store, notes, seen, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    put(a, "kept", 1);
+    await commitAll(clock);
+    const before = store.durableEvents()[0]?.incarnation;
+    store.held = true;
+    store.failNext = full();
+    put(a, "lost", 2);
+    clock.advance(LINGER_MS_MAX);
+    put(a, "lost too", 3);
+    clock.advance(LINGER_MS_MAX);
+    put(a, "not even sent", 4);
+    store.held = false;
+    store.release();
+    await settle();
+    expect(put(a, "while it is reopened", 5)).toBe("full");
+    await commitAll(clock);
+    expect(notes.list).toEqual(["+1", "flush", "-2:STORAGE_FULL", "flush", "-3:STORAGE_FULL", "flush", "-4:STORAGE_FULL", "flush"]);
+    expect(seen).toContain("reopened");
+    expect(put(a, "after", 6)).toBe("accepted");
+    await commitAll(clock);
+    expect(notes.list.at(-2)).toBe("+6");
+    expect(store.durableEvents().map((event) => [event.ordinal, event.number, text(event.data)])).toEqual([
+      [0, 1, "kept"],
+      [1, 1, "after"],
+    ]);
+    expect(store.durableEvents()[1]?.incarnation).not.toBe(before);
+    expect(ingest.counters).toMatchObject({ eventsDurable: 2, eventsFailed: 3, commitFailures: 1, reopens: 1 });
+  });
+
+  test("a disk that stays full is tried again at growing intervals", async () => {
+    const { ingest, store, seen, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    await commitAll(clock);
+    store.failNext = full();
+    store.reopenError = full();
+    put(a, "lost", 1);
+    await commitAll(clock);
+    for (let i = 0; i < 20; i++) {
+      clock.advance(100);
+      await settle();
+    }
+    const tries = seen.filter((note) => note.startsWith("reopenFailed")).length;
+    expect(tries).toBeGreaterThan(2);
+    expect(tries).toBeLessThan(10);
+    expect(ingest.trouble?.code).toBe("STORAGE_FULL");
+    store.reopenError = undefined;
+    clock.advance(5_000);
+    await settle();
+    expect(ingest.trouble).toBeUndefined();
+    expect(put(a, "again", 2)).toBe("accepted");
+  });
+
+  test("a stream whose creation failed is gone; its name can be created again", async () => {
+    const { ingest, store, put } = harness;
+    store.failNext = full();
+    const lost = ingest.createStream(name("a"), BYTES);
+    await commitAll(clock);
+    expect(put(lost, "x", 1)).toBe("gone");
+    expect(ingest.stream(name("a"))).toBeUndefined();
+    const again = ingest.createStream(name("a"), BYTES);
+    expect(again.id).not.toBe(lost.id);
+    expect(put(again, "x", 1)).toBe("accepted");
+  });
+
+  test("a change lands in the commit of its event", async () => {
+    const { ingest, store, notes } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    await commitAll(clock);
+    const change = { type: "packet-id", clientId: "c", packetId: 7 } as const;
+    expect(ingest.append(a, "k", 1, new Uint8Array(1), 0, 1, notes, 1, change)).toBe("accepted");
+    expect(ingest.holdsPacketId("c", 7)).toBe(true);
+    await commitAll(clock);
+    expect(store.commits.at(-1)?.changes).toEqual([change]);
+    expect(store.commits.at(-1)?.columns.count).toBe(1);
+    ingest.change({ type: "release-packet-id", clientId: "c", packetId: 7 }, notes, 2);
+    expect(ingest.hasPacketIds("c")).toBe(false);
+  });
+
+  test("a barrier answers behind everything accepted before it", async () => {
+    const { ingest, store, notes, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    await commitAll(clock);
+    ingest.barrier(notes, 1);
+    expect(notes.list).toEqual([]);
+    await settle();
+    expect(notes.list).toEqual(["+1", "flush"]);
+    store.held = true;
+    put(a, "x", 2);
+    clock.advance(LINGER_MS_MAX);
+    ingest.barrier(notes, 3);
+    await settle();
+    expect(notes.list).toEqual(["+1", "flush"]);
+    store.failNext = full();
+    store.held = false;
+    store.release();
+    await settle();
+    expect(notes.list.slice(2)).toEqual(["-2:STORAGE_FULL", "-3:STORAGE_FULL", "flush"]);
+  });
+
+  test("refuses what is too large, and what comes to a closed or deleted stream", async () => {
+    const { ingest, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    expect(put(a, "x".repeat(LIMITS.eventBytesMax + 1), 1)).toBe("too-large");
+    expect(put(a, "x", 1, "é".repeat(LIMITS.routingKeyBytesMax / 2 + 1))).toBe("too-large");
+    expect(put(a, "x", 1, "é".repeat(LIMITS.routingKeyBytesMax / 2))).toBe("accepted");
+    expect(put(a, "x".repeat(LIMITS.eventBytesMax), 1)).toBe("accepted");
+    ingest.change({ type: "close-stream", id: a.id }, undefined, 0);
+    expect(put(a, "x", 1)).toBe("closed");
+    ingest.change({ type: "delete-stream", id: a.id }, undefined, 0);
+    expect(put(a, "x", 1)).toBe("gone");
+  });
+
+  test("streams are bounded", async () => {
+    const { ingest } = await groupCommitHarness(clock, 2);
+    ingest.createStream(name("a"), BYTES);
+    ingest.createStream(name("b"), BYTES);
+    expect(ingest.createStream(name("a"), BYTES).name.stream).toBe("a");
+    expect(() => ingest.createStream(name("c"), BYTES)).toThrowError(expect.objectContaining({ code: "TOO_MANY_STREAMS" }));
+  });
+
+  test("close commits and answers what was accepted, and refuses the rest", async () => {
+    const { ingest, notes, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    put(a, "x", 1);
+    let room = 0;
+    ingest.onRoom(() => room++);
+    const closed = ingest.close();
+    expect(put(a, "y", 2)).toBe("stopping");
+    expect(room).toBe(1);
+    await closed;
+    expect(notes.list).toEqual(["+1", "flush"]);
+  });
+
+  test("close ends also when the last commit fails", async () => {
+    const { ingest, store, notes, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    store.failNext = full();
+    put(a, "x", 1);
+    await ingest.close();
+    expect(notes.list).toEqual(["-1:STORAGE_FULL", "flush"]);
+  });
+
+  test("a pack is taken whole, in one commit", async () => {
+    const { ingest, store, notes, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    put(a, "x".repeat(LIMITS.batchRawBytesTarget - 10), 1);
+    const count = 100;
+    const pack = {
+      count,
+      payload: new Uint8Array(count).map((_, i) => i),
+      ends: Array.from({ length: count }, (_, i) => i + 1),
+      keys: Array.from({ length: count }, (_, i) => `key ${i % 3}`),
+      timesMs: Array.from({ length: count }, (_, i) => i * 10),
+    };
+    expect(ingest.appendPack(a, pack, 5, notes, 2)).toBe("accepted");
+    await commitAll(clock);
+    expect(store.commits.map((commit) => commit.columns.count)).toEqual([1, count]);
+    expect(notes.list).toEqual(["+1", "flush", "+2", "flush"]);
+    const events = store.durableEvents().slice(1);
+    expect(events.map((event) => event.data[0])).toEqual(Array.from({ length: count }, (_, i) => i));
+    expect(events[50]).toMatchObject({ key: "key 2", timeMs: 500, number: 52, ordinal: 51 });
+  });
+
+  // Whatever happens in whatever order: what was answered "committed" is durable exactly once, in order; nothing is answered twice.
+  test("answers are true and single under random failures", async () => {
+    const step = fc.oneof(
+      { weight: 6, arbitrary: fc.record({ type: fc.constant("put" as const), stream: fc.nat(2), bytes: fc.nat(400_000) }) },
+      { weight: 2, arbitrary: fc.record({ type: fc.constant("time" as const), ms: fc.nat(20) }) },
+      { weight: 2, arbitrary: fc.record({ type: fc.constant("release" as const), count: fc.integer({ min: 1, max: 2 }) }) },
+      { weight: 1, arbitrary: fc.constant({ type: "fail" as const }) },
+      { weight: 2, arbitrary: fc.constant({ type: "settle" as const }) },
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+        const clock = new ManualClock();
+        const { ingest, store, notes } = await groupCommitHarness(clock);
+        const streams = ["a", "b", "c"].map((stream) => ingest.createStream(name(stream), BYTES));
+        await commitAll(clock);
+        store.held = true;
+        const accepted: { token: number; stream: number }[] = [];
+        let token = 0;
+        for (const step of steps) {
+          if (step.type === "put") {
+            const source = new Uint8Array(Math.max(4, step.bytes));
+            new DataView(source.buffer).setUint32(0, ++token);
+            const stream = streams[step.stream] as (typeof streams)[number];
+            if (ingest.append(stream, "k", 1, source, 0, source.length, notes, token) === "accepted") {
+              accepted.push({ token, stream: step.stream });
+            }
+          } else if (step.type === "time") clock.advance(step.ms);
+          else if (step.type === "release") store.release(step.count);
+          else if (step.type === "fail") store.failNext = full();
+          else await settle();
+        }
+        store.failNext = undefined;
+        store.held = false;
+        for (let i = 0; i < 6; i++) {
+          store.release();
+          await settle();
+          clock.advance(10_000);
+        }
+        await settle();
+        const answers = notes.list.filter((note) => note !== "flush");
+        expect(answers).toHaveLength(accepted.length);
+        expect(answers.map((note) => Number.parseInt(note.slice(1), 10))).toEqual(accepted.map((event) => event.token));
+        const committed = new Set(answers.filter((note) => note.startsWith("+")).map((note) => Number(note.slice(1))));
+        streams.forEach((stream, i) => {
+          const durable = store.durableEvents().filter((event) => event.streamId === stream.id);
+          const expected = accepted.filter((event) => event.stream === i && committed.has(event.token)).map((event) => event.token);
+          expect(durable.map((event) => new DataView(event.data.buffer, event.data.byteOffset).getUint32(0))).toEqual(expected);
+          let incarnation = "";
+          let number = 0;
+          for (const event of durable) {
+            if (event.incarnation !== incarnation) number = 0;
+            incarnation = event.incarnation;
+            expect(event.number).toBe(++number);
+          }
+        });
+      }),
+      { numRuns: 60 },
+    );
+  });
+});

@@ -1,0 +1,58 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { decideQuota } from "./quota.ts";
+
+const cap = 1_000_000;
+const now = (diskBytes: number, more: { pendingBytes?: number; refusing?: boolean; wantedBytes?: number } = {}) => ({
+  diskBytes,
+  pendingBytes: 0,
+  refusing: false,
+  wantedBytes: 0,
+  ...more,
+});
+
+describe("reject", () => {
+  const policy = { diskBytesMax: cap, whenFull: "reject" } as const;
+  test("refuses before the cap, and until there is room again", () => {
+    expect(decideQuota(policy, now(940_000)).refuse).toBe(false);
+    expect(decideQuota(policy, now(940_000)).allowanceBytes).toBe(10_000);
+    expect(decideQuota(policy, now(950_000)).refuse).toBe(true);
+    expect(decideQuota(policy, now(940_000, { pendingBytes: 20_000 })).refuse).toBe(true);
+    expect(decideQuota(policy, now(940_000, { refusing: true })).refuse).toBe(true);
+    expect(decideQuota(policy, now(890_000, { refusing: true })).refuse).toBe(false);
+  });
+  test("never drops", () => {
+    fc.assert(
+      fc.property(fc.nat(2 * cap), fc.nat(cap), (diskBytes, wantedBytes) => {
+        expect(decideQuota(policy, now(diskBytes, { wantedBytes })).dropToBytes).toBeUndefined();
+      }),
+    );
+  });
+});
+
+describe("drop-oldest", () => {
+  const policy = { diskBytesMax: cap, whenFull: "drop-oldest" } as const;
+  test("drops near the cap and refuses only at it", () => {
+    expect(decideQuota(policy, now(940_000))).toMatchObject({ refuse: false, dropToBytes: undefined });
+    expect(decideQuota(policy, now(960_000))).toMatchObject({ refuse: false, dropToBytes: 850_000, allowanceBytes: 40_000 });
+    expect(decideQuota(policy, now(1_000_000))).toMatchObject({ refuse: true, allowanceBytes: 0 });
+  });
+  test("makes room for what was refused", () => {
+    expect(decideQuota(policy, now(500_000, { wantedBytes: 600_000 })).dropToBytes).toBe(400_000);
+  });
+});
+
+test("what is allowed stays below the cap", () => {
+  const policy = fc.record({
+    diskBytesMax: fc.integer({ min: 1, max: 2 * cap }),
+    whenFull: fc.constantFrom("reject" as const, "drop-oldest" as const),
+  });
+  const state = fc.record({ diskBytes: fc.nat(cap), pendingBytes: fc.nat(cap), refusing: fc.boolean(), wantedBytes: fc.nat(cap) });
+  fc.assert(
+    fc.property(policy, state, (policy, state) => {
+      const { allowanceBytes, refuse } = decideQuota(policy, state);
+      if (refuse) expect(allowanceBytes).toBe(0);
+      else expect(state.diskBytes + allowanceBytes).toBeLessThanOrEqual(policy.diskBytesMax);
+    }),
+  );
+});
