@@ -6,7 +6,7 @@ import { serveHttp } from "@tributary/common/http/serve";
 import type { Logger } from "@tributary/common/logger";
 import { CORE_METRICS, type CoreMetrics, createMetricsText } from "@tributary/common/metrics";
 import { newId } from "@tributary/common/names";
-import { inPhase, type PhaseListener } from "@tributary/common/phases";
+import type { PhaseListener } from "@tributary/common/phases";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Log } from "@tributary/common/ports/log";
 import type { Random } from "@tributary/common/random";
@@ -50,7 +50,7 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       clock,
       random,
       options: { cluster: config.cluster, node: newId(random, 8), containers: config["core.containers"] },
-      log: logger,
+      logger,
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
         const log = await ports.openLog(id);

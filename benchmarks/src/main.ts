@@ -1,0 +1,19 @@
+import { parseArgs } from "node:util";
+import { gatewayBenchmark } from "./gateway.ts";
+
+const BENCHMARKS: Readonly<Record<string, { description: string; run(options: { seconds: number }): Promise<void> }>> = {
+  gateway: { description: "acknowledged events/s, latency, disk and uplink bytes of one gateway", run: gatewayBenchmark },
+};
+
+const { values, positionals } = parseArgs({
+  options: { seconds: { type: "string", default: "8" }, list: { type: "boolean", default: false } },
+  allowPositionals: true,
+});
+const name = positionals[0];
+const seconds = Number(values.seconds);
+const benchmark = name === undefined ? undefined : BENCHMARKS[name];
+if (values.list || !benchmark || !(seconds > 0)) {
+  console.log("npm run bench -- NAME [--seconds N of each case]");
+  for (const [each, { description }] of Object.entries(BENCHMARKS)) console.log(`  ${each.padEnd(10)} ${description}`);
+  process.exitCode = values.list ? 0 : 2;
+} else await benchmark.run({ seconds });
