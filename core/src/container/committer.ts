@@ -13,7 +13,7 @@ import { fence } from "./fence.ts";
 import { type Answer, buildFrame, type QueueItem } from "./frame-builder.ts";
 import type { ContainerOptions } from "./options.ts";
 import { OwnWriter } from "./own-batch.ts";
-import { applyLanded } from "./recovery.ts";
+import { applyLanded, LogHole } from "./recovery.ts";
 
 const BACKOFF_MS_MIN = 20;
 const BACKOFF_MS_MAX = 2_000;
@@ -77,7 +77,7 @@ export class Committer {
     return this.#queuedBytes;
   }
 
-  /** The first attempt. @throws LOG_RESULT_UNKNOWN and the fatal codes */
+  /** The first attempt. @throws LOG_RESULT_UNKNOWN, the fatal codes, LogHole if the owner before truncated what was not read yet */
   async start(): Promise<void> {
     await this.#begin([], START_TRIES_MAX);
   }
@@ -179,7 +179,11 @@ export class Committer {
   #onEnded(pipeline: CommitPipeline, error: unknown): void {
     if (this.#stop.signal.aborted) return;
     this.#host.onAttemptEnded(toTributaryError(error));
-    this.#begin(pipeline.inFlight, Number.POSITIVE_INFINITY).catch((error: unknown) => this.#host.onFatal(toTributaryError(error)));
+    this.#begin(pipeline.inFlight, Number.POSITIVE_INFINITY).catch((error: unknown) => {
+      // Behind our own fence nobody of an earlier epoch has anything to truncate.
+      const damaged = error instanceof LogHole;
+      this.#host.onFatal(damaged ? new TributaryError("STORE_CORRUPT", error.message, {}, { cause: error }) : toTributaryError(error));
+    });
   }
 
   /** Begins the next attempt: throws away what was only decided, adopts what landed, fences (rule C3). */

@@ -53,7 +53,7 @@ export function createContainer(setup: ContainerSetup): Container {
   return new WalContainer(setup);
 }
 
-/** A truncation by the owner before can pull records from under the first reading of the log; then it is read again. */
+/** The owner before may truncate records while we read them; then the log is read anew. */
 const RECOVERY_TRIES_MAX = 5;
 
 class WalContainer implements Container {
@@ -87,9 +87,7 @@ class WalContainer implements Container {
     const { log, clock } = this.#setup;
     try {
       const startedMs = clock.monotonicMs();
-      const durable = await this.#recover();
-      const committer = this.#createCommitter(durable);
-      await committer.start();
+      const { durable, committer } = await this.#takeOver();
       this.#walFirst = (await log.state()).first;
       this.#lastReplayMs = clock.monotonicMs() - startedMs;
       if (this.#refusal) throw this.#refusal;
@@ -103,10 +101,13 @@ class WalContainer implements Container {
     }
   }
 
-  async #recover(): Promise<Durable> {
+  async #takeOver(): Promise<{ durable: Durable; committer: Committer }> {
     for (let tries = 1; ; tries++) {
       try {
-        return await recover(this.#setup.log, this.#tier);
+        const durable = await recover(this.#setup.log, this.#tier);
+        const committer = this.#createCommitter(durable);
+        await committer.start();
+        return { durable, committer };
       } catch (error) {
         if (!(error instanceof LogHole)) throw error;
         if (tries >= RECOVERY_TRIES_MAX) throw new TributaryError("STORE_CORRUPT", error.message, {}, { cause: error });

@@ -20,7 +20,10 @@ export class Durable {
   position: WalPosition;
   /** Sequence of the last stored record that was looked at, void ones included. */
   end: number;
-  /** The newest one that is recorded in the WAL. */
+  /**
+   * What `index` and the beginning of `unflushed` rest on. A later one that replay finds, recorded by the owner before while this
+   * one already read the log, is not taken over: the next flush covers its frames again, and its object is left behind.
+   */
   checkpoint: Checkpoint;
   eventsTiered: number;
 
@@ -45,10 +48,6 @@ export class Durable {
         }
       } else if (operation.type === "close-stream" || operation.type === "delete-stream") changed.set(operation.streamId, undefined);
       if (operation.type === "delete-stream") this.index.delete(operation.streamId);
-      // A checkpoint may be recorded twice if the first time was not known to have landed.
-      if (operation.type === "tiered" && operation.checkpoint.position.seq > this.checkpoint.position.seq) {
-        this.checkpoint = operation.checkpoint;
-      }
     }
     this.unflushed.add(position.seq, operations);
     this.position = position;
@@ -57,7 +56,8 @@ export class Durable {
   }
 
   /** The object is verified and its checkpoint recorded: its events are read from the tier from now on, in the same step. */
-  flushed(object: FlushObject, events: number): void {
+  flushed(object: FlushObject, checkpoint: Checkpoint, events: number): void {
+    this.checkpoint = checkpoint;
     const live = new Map([...object.starts].filter(([streamId]) => this.state.streams.has(streamId)));
     this.index.add(object.ref, live);
     this.unflushed.drop(object.ref.through, object.ends);

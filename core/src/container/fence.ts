@@ -13,7 +13,7 @@ export interface Fenced {
 /**
  * Begins an attempt (rule C3): reads what landed, then appends the fence right behind it. The fence's expected sequence proves
  * that nothing else had landed; what was read is not acted upon before.
- * @throws LOG_SEQUENCE_MISMATCH (read again), CONTAINER_NOT_OWNED (a later epoch fenced), FRAME_CORRUPT, STORE_CORRUPT, what the log throws
+ * @throws LOG_SEQUENCE_MISMATCH (read again), CONTAINER_NOT_OWNED (a later epoch fenced), FRAME_CORRUPT, STORE_CORRUPT, LogHole, what the log throws
  */
 export async function fence(
   log: Log,
@@ -51,14 +51,17 @@ export async function fence(
   return { landed, fence: { seq, epoch, attempt, number: 0, hash } };
 }
 
-/** Our records are gone: either a later owner truncated them, or the log is damaged. */
-async function explainHole(log: Log, epoch: number, hole: LogHole): Promise<TributaryError> {
+/**
+ * Records that we had not read are gone. A later owner truncated them; or, while we have no fence yet, the one before us; or the
+ * log is damaged.
+ */
+async function explainHole(log: Log, epoch: number, hole: LogHole): Promise<Error> {
   const { first } = await log.state();
   for (const record of await log.read(first, { recordsMax: 1_024, bytesMax: 16_777_216 })) {
     const head = decodeFrameHead(record.data);
     if (head.epoch > epoch) return deposed(epoch, head.epoch);
   }
-  return new TributaryError("STORE_CORRUPT", hole.message, {}, { cause: hole });
+  return hole;
 }
 
 function deposed(epoch: number, later: number): TributaryError {

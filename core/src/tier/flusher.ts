@@ -131,7 +131,7 @@ export class Flusher {
     if (!(await this.#persist("upload", () => inPhase(phases, "flush", upload)))) return;
     if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;
     this.#prepared = undefined;
-    this.#host.durable().flushed(object, events);
+    this.#host.durable().flushed(object, checkpoint, events);
     // A truncation that fails is made good by the next one.
     await this.#host.truncateWal(object.ref.through).catch(() => {});
     this.#host.onTiered();

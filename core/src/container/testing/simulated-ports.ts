@@ -43,6 +43,8 @@ export class SimulatedWorld {
   readonly clock: ManualClock = new ManualClock();
   readonly random: Random;
   readonly records: Map<number, Uint8Array> = new Map();
+  /** Every record that ever landed, truncated or not. */
+  readonly history: Uint8Array[] = [];
   readonly objects: Map<string, Uint8Array> = new Map();
   first = 1;
   last = 0;
@@ -111,6 +113,7 @@ export class SimulatedWorld {
       if (this.last !== expectedLast) throw new TributaryError("LOG_SEQUENCE_MISMATCH", `the log ends at ${this.last}`);
       this.last = expectedLast + 1;
       this.records.set(this.last, Uint8Array.from(data));
+      this.history.push(Uint8Array.from(data));
       return this.last;
     };
     const unknown = (): number => {
