@@ -1,9 +1,18 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type Clock, systemClock } from "@tributary/common/clock";
+import { openFsObjectStore } from "@tributary/common/engines/fs-object-store";
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
+import { openSqliteLog } from "@tributary/common/engines/sqlite-log";
+import { openSqliteMetaStore } from "@tributary/common/engines/sqlite-meta-store";
 import { hasCode } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import type { Logger } from "@tributary/common/logger";
 import { newId, STREAM_ID_BYTES, type StreamName } from "@tributary/common/names";
+import type { Log } from "@tributary/common/ports/log";
+import type { MetaStore } from "@tributary/common/ports/meta-store";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { ReadEvent } from "@tributary/common/stream-service";
 import {
   type AppendAnswer,
@@ -27,13 +36,21 @@ const WRITER = "0123456789abcdef0123456789abcdef";
 const INCARNATION = "0011223344556677";
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
-/** What outlives a core: its stores and the network. */
+let worlds = 0;
+
+/** What outlives a core: its stores and the network. In memory unless other engines are given. */
 class World {
-  readonly meta = new MemoryMetaStore();
+  readonly store = new MemoryMetaStore();
+  readonly meta: MetaStore;
+  readonly objects: ObjectStore;
   readonly bus = createMemoryBus();
-  readonly objects = new MemoryObjectStore();
-  readonly logs = new Map<number, MemoryLog>();
-  readonly random = seededRandom(5);
+  readonly logs = new Map<number, Log>();
+  readonly random = seededRandom(++worlds);
+
+  constructor(engines: { meta?: MetaStore; objects?: ObjectStore } = {}) {
+    this.meta = engines.meta ?? this.store;
+    this.objects = engines.objects ?? new MemoryObjectStore();
+  }
 
   start(containers: number, options: { meta?: FaultyMetaStore; clock?: Clock } = {}): Promise<Core> {
     return openCore({
@@ -158,6 +175,41 @@ describe("core with its containers", () => {
     await gateway.checkEverythingReadable(next);
   });
 
+  test("the same on the embedded engines", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "tributary-core-"));
+    const open = async () => {
+      const meta = await openSqliteMetaStore(join(folder, "meta.db"));
+      const objects = await openFsObjectStore(join(folder, "lake"));
+      const log = await openSqliteLog(join(folder, "wal-0.db"));
+      const world = new World({ meta, objects });
+      world.logs.set(0, log);
+      const core = await world.start(1);
+      const close = async () => {
+        await core.close();
+        for (const engine of [log, objects, meta]) await engine.close();
+      };
+      return { world, core, close };
+    };
+    try {
+      const first = await open();
+      const gateway = new Gateway(first.world, NAMES);
+      for (let i = 0; i < 5; i++) await gateway.send(`event ${i}`);
+      await gateway.checkEverythingReadable(first.core);
+      const [name = { scope: "", stream: "" }] = NAMES;
+      const { id } = await first.core.streams.describe(name);
+      await first.close();
+
+      const second = await open();
+      await gateway.checkEverythingReadable(second.core);
+      await second.core.streams.delete(name);
+      expect((await second.core.streams.create(name, {})).info.id).not.toBe(id);
+      expect(await second.core.streams.list({ limit: 10 })).toHaveLength(NAMES.length);
+      await second.close();
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
   test("create, append, close, delete and create again through the StreamService", async () => {
     const world = new World();
     const core = await world.start(1);
@@ -227,7 +279,7 @@ describe("core with its containers", () => {
   test("a node that loses its MetaStore forever can be replaced at any moment", async () => {
     for (let operation = 8; operation < 60; operation += 3) {
       const world = new World();
-      const mortal = new FaultyMetaStore(world.meta, { diesAt: { operation, when: "after" } });
+      const mortal = new FaultyMetaStore(world.store, { diesAt: { operation, when: "after" } });
       const dying = await world.start(2, { meta: mortal }).catch(() => undefined);
       const gateway = new Gateway(world, NAMES);
       try {

@@ -1,6 +1,7 @@
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
 import { type ErrorCode, TributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { LIMITS } from "@tributary/common/limits";
 import { createLogger } from "@tributary/common/logger";
 import type { EventPack } from "@tributary/common/stream-service";
 import {
@@ -295,7 +296,7 @@ describe("uplink", () => {
   test("a fetch works through a long stream in bounded steps", async () => {
     const { world, core } = await running();
     await world.resolve({ id: P1 });
-    for (let i = 0; i < 12; i++) {
+    for (let i = 0; i < 7; i++) {
       await core.streams.append(NAME, { events: pack(...new Array<string>(10_000).fill("foreign")), contentType: undefined });
     }
     await world.send(0, block([{ streamId: P1, first: 1, texts: ["mine"] }]));
@@ -363,6 +364,31 @@ describe("uplink", () => {
     await world.bus.subscribe(UPLINK_SUBJECTS.tiered(CLUSTER, 1), (_, subject) => void heard.push(subject));
     world.instances.find((container) => container.id === 1)?.flush();
     await vi.waitFor(() => expect(heard).toEqual([UPLINK_SUBJECTS.tiered(CLUSTER, 1)]));
+  });
+
+  test("a container that is overloaded, and too many requests at once, reach the gateway as OVERLOADED", async () => {
+    const { world, core } = await running();
+    await world.resolve({ id: P1 });
+    await world.send(0, block([{ streamId: P1, first: 1, texts: ["a"] }]));
+    const container = world.instances[0];
+    if (!container) throw new Error("no container");
+    vi.spyOn(container, "appendBlock").mockRejectedValueOnce(new TributaryError("OVERLOADED", "by the test"));
+    await expect(world.send(0, block([{ streamId: P1, first: 2, texts: ["b"] }]))).rejects.toMatchObject(code("OVERLOADED"));
+    await world.send(0, block([{ streamId: P1, first: 2, texts: ["b"] }]));
+
+    const held = Promise.withResolvers<void>();
+    vi.spyOn(container, "read").mockImplementation(async () => {
+      await held.promise;
+      return { events: [], nextChain: 2 };
+    });
+    const fetches = Array.from({ length: LIMITS.controlRequestsInFlightMax + 1 }, () =>
+      world.control({ type: "fetch", name: NAME, writer: WRITER, offset: "-1", bytesMax: 1 }),
+    );
+    await expect(fetches.at(-1)).rejects.toMatchObject(code("OVERLOADED"));
+    held.resolve();
+    await Promise.all(fetches.slice(0, -1));
+    vi.restoreAllMocks();
+    expect(await texts(core)).toEqual(["a", "b"]);
   });
 
   test("answers garbage with the code for it", async () => {

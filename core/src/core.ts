@@ -73,6 +73,7 @@ export async function openCore(parts: CoreParts): Promise<Core> {
     await host.close();
     await directory.close();
   };
+  host.onOpened(() => directory.forgetAll());
   try {
     const interrupted = await directory.start();
     await host.start(containerCount);

@@ -49,6 +49,7 @@ export class ContainerHost {
   readonly #slots: Slot[] = [];
   readonly #runs: Promise<void>[] = [];
   readonly #closing = new AbortController();
+  readonly #openedListeners: (() => void)[] = [];
   readonly #tieredListeners = new Set<(container: number) => void>();
 
   constructor(access: MetaAccess, node: Id, factory: ContainerFactory, log: Logger) {
@@ -101,6 +102,11 @@ export class ContainerHost {
   /** Aborts when the instance that `get` returns now ends: who waits on it must look again. */
   ended(id: number): AbortSignal {
     return this.#slots[id]?.ended.signal ?? AbortSignal.abort();
+  }
+
+  /** Called after a container was opened and before `get` returns it. */
+  onOpened(listener: () => void): void {
+    this.#openedListeners.push(listener);
   }
 
   onTiered(listener: (container: number) => void): () => void {
@@ -166,6 +172,7 @@ export class ContainerHost {
         for (const listener of this.#tieredListeners) listener(id);
       });
       await container.open();
+      for (const listener of this.#openedListeners) listener();
       slot.container = container;
       slot.ended = ended;
       slot.state = "serving";

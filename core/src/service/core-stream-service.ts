@@ -1,4 +1,3 @@
-import { assert } from "@tributary/common/assert";
 import type { Clock } from "@tributary/common/clock";
 import { canonicalContentType, sameContentType } from "@tributary/common/content-type";
 import { hasCode, TributaryError } from "@tributary/common/errors";
@@ -22,7 +21,7 @@ import { type CreateOutcome, compareNames, type StreamDirectory, type StreamEntr
 import { initialSegments } from "./stream-record.ts";
 import { containerOf, type StreamRegistrar } from "./stream-registrar.ts";
 
-export interface StreamConfig {
+interface StreamConfig {
   readonly contentType: string;
   readonly segments: number;
   readonly closed: boolean;
@@ -53,7 +52,7 @@ export class CoreStreamService implements StreamService {
       try {
         return await this.#createOnce(name, config);
       } catch (error) {
-        // Deleted between its creation and its registration: begin again with another id.
+        // Deleted between its creation and its registration, or its id was taken: begin again with another id.
         if (!hasCode(error, "STREAM_UNKNOWN") || round === CREATE_ROUNDS_MAX) throw error;
         this.#directory.forget(name);
       }
@@ -63,8 +62,8 @@ export class CoreStreamService implements StreamService {
   async #createOnce(name: StreamName, config: StreamConfig): Promise<{ created: boolean; info: StreamInfo }> {
     const id = newId(this.#random, STREAM_ID_BYTES);
     const outcome = await this.createWithId(name, id, config, this.#clock.nowMs());
-    if (outcome.type === "retired") throw unknown(name);
-    assert(outcome.type !== "id-taken", "a fresh id belongs to no other stream");
+    // A fresh id that was used before: then the random source went back (a restored machine), and the next id is another.
+    if (outcome.type === "retired" || outcome.type === "id-taken") throw unknown(name);
     const container = await this.#registrar.ensure(outcome.entry);
     const info = describeEntry(outcome.entry, stateIn(container, outcome.entry));
     if (outcome.type === "exists") {
@@ -220,7 +219,7 @@ function closed(entry: StreamEntry, state: ContainerStreamState): TributaryError
 }
 
 /** @throws INVALID_NAME, INVALID_REQUEST */
-export function checkConfig(name: StreamName, options: CreateOptions): StreamConfig {
+function checkConfig(name: StreamName, options: CreateOptions): StreamConfig {
   streamName(name.scope, name.stream);
   const segments = options.segments ?? 1;
   if (!Number.isSafeInteger(segments) || segments < 1 || segments > LIMITS.segmentsPerStreamMax) {

@@ -210,6 +210,11 @@ export class StreamDirectory {
     this.#byName.delete(streamKey(name));
   }
 
+  /** Drops all that is cached: another node may have decided about streams while it owned their container. */
+  forgetAll(): void {
+    this.#byName.clear();
+  }
+
   /** Open streams, of one scope or all, in order of scope and name. */
   async list(scope: string | undefined): Promise<StreamEntry[]> {
     const entries = this.#decodeAll(await this.#access.meta.list(scope === undefined ? STREAMS_PREFIX : `${STREAMS_PREFIX}/${scope}`));
