@@ -19,8 +19,8 @@ import type { Random } from "@tributary/common/random";
 import { type Gateway, type GatewayStatus, openGateway } from "./gateway/gateway.ts";
 import { createMqttCounters, type MqttCounters } from "./mqtt/mqtt-counters.ts";
 import { createMqttListener } from "./mqtt/mqtt-listener.ts";
-import { openWorkerEdgeStore } from "./store/worker-edge-store.ts";
-import { startVitals } from "./vitals.ts";
+import { createWorkerEdgeStore } from "./store/worker-edge-store.ts";
+import { startVitals, systemProbes } from "./vitals.ts";
 
 export interface GatewayServerParts {
   readonly config: Config;
@@ -60,7 +60,7 @@ export async function startGatewayServer(parts: GatewayServerParts): Promise<Gat
       logger.warn("edge.sync is 'off': acknowledged events are NOT on disk yet, and a power cut loses them");
     }
     const bus = parts.bus ?? (config["nats.url"] === "" ? undefined : natsBus(parts, closers));
-    const store = openWorkerEdgeStore({
+    const store = createWorkerEdgeStore({
       path: join(folder, "log.db"),
       quarantineDir: join(folder, "quarantine"),
       synchronous: config["edge.sync"] === "off" ? "off" : "full",
@@ -122,12 +122,13 @@ export async function startGatewayServer(parts: GatewayServerParts): Promise<Gat
     const http = await serveHttp(app, { host: config["edge.http.host"], port: config["edge.http.port"], clock });
     closers.push(() => http.close());
     if (config["edge.vitalsIntervalMs"] > 0) {
-      const vitals = await startVitals({
+      const vitals = startVitals({
         streams: gateway.streams,
         clock,
         log: logger,
+        probes: systemProbes,
+        hostName: config["edge.name"] || hostname(),
         intervalMs: config["edge.vitalsIntervalMs"],
-        diskPath: config.data,
       });
       closers.push(() => vitals.close());
     }
