@@ -30,7 +30,10 @@ export class GatewayModel {
   readonly #numbers = new Map<string, number>();
   opened: OpenedEdge | undefined;
   /** Acknowledged events of each stream, in order. */
-  readonly acked = new Map<Id, SampleEvent[]>();
+  readonly acked: Map<Id, SampleEvent[]> = new Map();
+
+  /** Events whose commit failed: they may be there or not. */
+  readonly unanswered: Set<string> = new Set();
 
   /** A new incarnation: numbers begin at 1. */
   began(opened: OpenedEdge): void {
@@ -65,7 +68,12 @@ export class GatewayModel {
 
   /** Commits, and counts the events as acknowledged once it resolved. */
   async commit(store: EdgeStore, events: readonly SampleEvent[], changes: readonly StateChange[] = [], lane: Lane = "live"): Promise<void> {
-    await store.commit(this.batch(events, changes, lane));
+    try {
+      await store.commit(this.batch(events, changes, lane));
+    } catch (error) {
+      for (const { text } of events) this.unanswered.add(text);
+      throw error;
+    }
     for (const event of events) {
       const list = this.acked.get(event.stream) ?? [];
       list.push(event);

@@ -7,12 +7,12 @@ export type Fault = "crash-before" | "crash-after" | "full" | undefined;
 
 /** What a disk would hold; outlives the handles on it. */
 export class MemoryDisk {
-  readonly records = new Map<number, Uint8Array>();
+  readonly records: Map<number, Uint8Array> = new Map();
   first = 1;
   last = 0;
   /** Asked before each append and truncation. */
   fault: (operation: LogOperation) => Fault = () => undefined;
-  bytesMax = Number.POSITIVE_INFINITY;
+  bytesMax: number = Number.POSITIVE_INFINITY;
 
   get bytes(): number {
     let bytes = 0;

@@ -34,13 +34,18 @@ export interface CoreStream {
  * number must be exactly the core's last one, and a new incarnation must name exactly the latest one before it, fully reached.
  */
 export class ModelCore {
-  readonly streams = new Map<Id, CoreStream>();
+  readonly streams: Map<Id, CoreStream> = new Map();
   /** By stream, segment and lane: incarnations in the order in which they came, each with its last number. */
   readonly #writers = new Map<string, { incarnation: Id; last: number }[]>();
   duplicates = 0;
 
-  register(id: Id, segments: number, containers: readonly number[]): void {
-    if (!this.streams.has(id)) this.streams.set(id, { segments, containers, events: [], gaps: [] });
+  /** Creates the stream, or finds it as it is. */
+  register(id: Id, segments: number, containers: readonly number[]): CoreStream {
+    const known = this.streams.get(id);
+    if (known) return known;
+    const stream = { segments, containers, events: [], gaps: [] };
+    this.streams.set(id, stream);
+    return stream;
   }
 
   /** Takes one block. @throws Error if it breaks a rule */
