@@ -58,9 +58,16 @@ export class Durable {
   /** The object is verified and its checkpoint recorded: its events are read from the tier from now on, in the same step. */
   flushed(object: FlushObject, checkpoint: Checkpoint, events: number): void {
     this.checkpoint = checkpoint;
-    const live = new Map([...object.starts].filter(([streamId]) => this.state.streams.has(streamId)));
-    this.index.add(object.ref, live);
-    this.unflushed.drop(object.ref.through, object.ends);
+    const starts = new Map<Id, number>();
+    const ends = new Map<Id, number>();
+    for (const [stream, span] of object.spans) {
+      // Deleted meanwhile, and perhaps registered anew under the same id.
+      if (this.state.streams.get(stream.id) !== stream) continue;
+      starts.set(stream.id, span.from);
+      ends.set(stream.id, span.to);
+    }
+    this.index.add(object.ref, starts);
+    this.unflushed.drop(object.ref.through, ends);
     for (const { entry, last } of object.numbers) entry.tiered = Math.max(entry.tiered, last);
     this.eventsTiered = events;
   }

@@ -2,7 +2,15 @@ import type { Slice } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { WalPosition } from "../container/counting.ts";
 import { type AppendBlock, eventsAdded, type ObjectRef } from "../container/operations.ts";
-import { type ContainerState, findSegment, setProducer, setWriter, type WriterEntry, writerKey } from "../container/state.ts";
+import {
+  type ContainerState,
+  findSegment,
+  type StreamState,
+  setProducer,
+  setWriter,
+  type WriterEntry,
+  writerKey,
+} from "../container/state.ts";
 import type { UnflushedFrame } from "../container/unflushed.ts";
 import { GENERATION } from "./object-names.ts";
 import { EXTENT_COLUMNS, emptyColumns, type Footer, footerRecord, NUMBER_COLUMNS } from "./tier-footer.ts";
@@ -11,11 +19,16 @@ import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
 export interface FlushObject {
   readonly ref: ObjectRef;
   readonly bytes: Uint8Array;
-  /** Chain ordinal at which each stream begins in the object, and the one behind its last event there. */
-  readonly starts: ReadonlyMap<Id, number>;
-  readonly ends: ReadonlyMap<Id, number>;
+  /** The part of each stream's chain that the object holds. */
+  readonly spans: ReadonlyMap<StreamState, ChainSpan>;
   /** The numbers of writers that are in the tier with it. */
   readonly numbers: readonly { readonly entry: WriterEntry; readonly last: number }[];
+}
+
+/** Chain ordinals [from, to). */
+export interface ChainSpan {
+  readonly from: number;
+  readonly to: number;
 }
 
 interface Row {
@@ -79,8 +92,12 @@ export function buildFlushObject(
       if (operation.type === "append-block") addBlock(operation);
       else if (operation.type === "register-stream") registered.add(operation.streamId);
       else if (operation.type === "close-stream") closed.add(operation.streamId);
-      else if (operation.type === "delete-stream") deleted.add(operation.streamId);
-      else if (operation.type === "set-stream-seq") streamSeqs.add(operation.streamId);
+      else if (operation.type === "delete-stream") {
+        deleted.add(operation.streamId);
+        // If the id is registered again, it is another stream.
+        for (const changes of [rows, registered, closed, streamSeqs, producers]) changes.delete(operation.streamId);
+        for (const [key, { streamId }] of touched) if (streamId === operation.streamId) touched.delete(key);
+      } else if (operation.type === "set-stream-seq") streamSeqs.add(operation.streamId);
       else if (operation.type === "set-producer") {
         const ids = producers.get(operation.streamId) ?? new Set();
         producers.set(operation.streamId, ids);
@@ -98,14 +115,13 @@ export function buildFlushObject(
     streams.set(id, streams.size);
     return streams.size - 1;
   };
-  const starts = new Map<Id, number>();
-  const ends = new Map<Id, number>();
+  const spans = new Map<StreamState, ChainSpan>();
   const extents = emptyColumns(EXTENT_COLUMNS);
   for (const [streamId, list] of rows) {
     const stream = streamNumber(streamId);
-    starts.set(streamId, (list[0] as Row).chain);
+    const last = list.at(-1) as Row;
+    spans.set(state.stream(streamId), { from: (list[0] as Row).chain, to: last.chain + last.count });
     for (const row of list) {
-      ends.set(streamId, row.chain + row.count);
       extents.s.push(stream);
       extents.b.push(row.block);
       extents.i.push(row.slice);
@@ -169,12 +185,13 @@ export function buildFlushObject(
   };
   const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, body, footerRecord({ ...footer, streams: [...streams.keys()] }));
   const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: bytes.length, footerBytes };
-  return { ref, bytes, starts, ends, numbers };
+  return { ref, bytes, spans, numbers };
 }
 
-/** What the footer of a later object adds to a state read from the tier. Everything in it is tiered. */
+/** What the footer of a later object adds to a state read from the tier: where each of its streams begins in it. All of it is tiered. */
 export function applyFooter(state: ContainerState, footer: Footer): Map<Id, number> {
   const id = (stream: number) => footer.streams[stream] as Id;
+  for (const stream of footer.deleted) state.streams.delete(id(stream));
   for (const { stream, segments, contentType, closed } of footer.registered) state.register(id(stream), segments, contentType, closed);
   const starts = new Map<Id, number>();
   const { extents, numbers } = footer;
@@ -206,7 +223,6 @@ export function applyFooter(state: ContainerState, footer: Footer): Map<Id, numb
   for (const { stream, id: producerId, epoch, seq } of footer.producers) setProducer(state.stream(id(stream)), producerId, { epoch, seq });
   for (const { stream, streamSeq } of footer.streamSeqs) state.stream(id(stream)).streamSeq = streamSeq;
   for (const stream of footer.closed) state.stream(id(stream)).closed = true;
-  for (const stream of footer.deleted) state.streams.delete(id(stream));
   state.events = footer.events;
   return starts;
 }

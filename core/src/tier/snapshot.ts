@@ -1,9 +1,10 @@
 import { MalformedBytes } from "@tributary/common/format/varint";
 import { hexToBytes, type Id } from "@tributary/common/names";
 import type { WalPosition } from "../container/counting.ts";
-import { decodeRefs, flattenRefs, type ObjectRef } from "../container/operations.ts";
+import { decodeRefs, flattenRefs } from "../container/operations.ts";
 import { ContainerState, setProducer, setWriter } from "../container/state.ts";
 import { asArray, asCount, asText } from "../container/wire.ts";
+import type { FlushObject } from "./flush-object.ts";
 import { GENERATION } from "./object-names.ts";
 import { concatHex, concatWriters, emptyColumns, readColumns, readPosition, splitHex, splitWriters } from "./tier-footer.ts";
 import { TierIndex } from "./tier-index.ts";
@@ -36,7 +37,7 @@ export function snapshotRecord(
   position: WalPosition,
   index: TierIndex,
   /** The object that brings the index to the position. */
-  newest: { readonly ref: ObjectRef; readonly starts: ReadonlyMap<Id, number> },
+  newest: Pick<FlushObject, "ref" | "spans">,
 ): Record<string, unknown> {
   const contentTypes = new Map<string, number>();
   const writers = new Map<string, number>();
@@ -53,7 +54,7 @@ export function snapshotRecord(
     a.c.push(stream.chain);
     a.z.push(stream.closed ? 1 : 0);
     a.m.push(stream.segments.length);
-    const start = newest.starts.get(stream.id);
+    const start = newest.spans.get(stream)?.from;
     a.r.push(runs.from.length + (start === undefined ? 0 : 1));
     a.p.push(stream.producers.size);
     u.push(stream.streamSeq);

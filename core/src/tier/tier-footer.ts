@@ -20,7 +20,7 @@ export type Columns<K extends string> = Record<K, number[]>;
  *   x            extents, in order of stream and chain: s stream, b block, i slice, k leading events skipped, g/e/n segment,
  *                o segment ordinal, c chain ordinal, m events
  *   r            registered: [stream, [generation, epoch, number]*, contentType, closed]
- *   z, d         closed, deleted: streams
+ *   z, d         closed; deleted, before anything else in this footer: streams
  *   u            Stream-Seq: [stream, text]
  *   i            writers: writer id, incarnation, lane (25 bytes each)
  *   w            writer numbers: s stream, g/e/n segment, w writer, l last number, h hash of that event + 1 (0: a gap)

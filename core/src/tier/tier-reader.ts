@@ -51,8 +51,8 @@ export class TierReader {
       const refs = checkpoint.objects.slice(at, at + FOOTERS_AT_ONCE);
       const footers = await Promise.all(refs.map((ref) => this.#footer(ref)));
       footers.forEach(({ footer }, i) => {
-        index.add(refs[i] as ObjectRef, applyFooter(state, footer));
         for (const stream of footer.deleted) index.delete(footer.streams[stream] as Id);
+        index.add(refs[i] as ObjectRef, applyFooter(state, footer));
       });
     }
     return { state, index };
