@@ -17,6 +17,10 @@ import { sqliteFailure } from "./sqlite-errors.ts";
  */
 
 const FORMAT = 1;
+/** Schema, roots of both tables, and some to spare. */
+const USED_PAGES_WHEN_EMPTY = 8;
+/** SQLite has 819 for our page size. */
+const POINTER_MAP_EVERY_PAGES = 800;
 /** Suffix of the file that says that a read met damage. */
 export const DAMAGE_MARKER = "-damaged";
 /** Records of one read, whatever the caller's bounds. */
@@ -52,6 +56,7 @@ export class SqliteLogFile {
   readonly #db: SqliteDatabase;
   readonly #synchronous: "FULL" | "OFF";
   readonly #insert: SqliteStatement;
+  readonly #insertNew: SqliteStatement;
   readonly #deleteRange: SqliteStatement;
   readonly #keep: SqliteStatement;
   readonly #oldest: SqliteStatement;
@@ -82,6 +87,7 @@ export class SqliteLogFile {
       this.#db.transaction(() => this.#createSchema());
       if (this.#synchronous === "FULL") fsyncPathSync(dirname(path));
       this.#insert = this.#db.prepare("INSERT INTO log VALUES (?, ?)");
+      this.#insertNew = this.#db.prepare("INSERT OR IGNORE INTO log VALUES (?, ?)");
       this.#deleteRange = this.#db.prepare("DELETE FROM log WHERE seq BETWEEN ? AND ?");
       this.#keep = this.#db.prepare("UPDATE meta SET value = max(value, ?) WHERE name = ?");
       this.#oldest = this.#db.prepare("SELECT seq, data FROM log ORDER BY seq LIMIT 1");
@@ -120,22 +126,22 @@ export class SqliteLogFile {
     this.#walPages += pages;
   }
 
-  /** Adds records read from a damaged log, with the holes between them. */
+  /** Adds records read from a damaged log, with the holes between them. Of two of one sequence the first is kept. */
   adopt(records: readonly LogRecord[]): void {
     this.#db.transaction(() => {
-      for (const { seq, data } of records) {
-        assert(seq > this.last, "adopted records ascend");
-        this.#insert.run(seq, data);
-        if (this.first > this.last) this.first = seq;
-        this.last = seq;
-      }
+      for (const { seq, data } of records) this.#insertNew.run(seq, data);
     });
   }
 
-  /** Carries over what a damaged log knew: no sequence is given twice, and holes at its ends show. */
-  adoptEnds(truncatedThrough: number, last: number): void {
+  /**
+   * Ends adoption, with what the damaged log knew of its own ends (undefined: nothing): no sequence is given twice, truncated
+   * records stay truncated, and holes at the ends show.
+   */
+  adoptEnds(truncated: number | undefined, last: number): void {
+    if (truncated !== undefined) this.#db.transaction(() => this.#deleteRange.run(0, truncated));
+    this.#findEnds();
     this.#db.transaction(() => {
-      this.#keep.run(truncatedThrough, "truncated");
+      this.#keep.run(truncated ?? this.first - 1, "truncated");
       this.#keep.run(Math.max(last, this.last), "last");
     });
     this.#findEnds();
@@ -242,6 +248,11 @@ export class SqliteLogFile {
     const newest = Number(this.#db.prepare("SELECT seq, data FROM log ORDER BY seq DESC LIMIT 1").get()?.["seq"] ?? 0);
     this.last = Math.max(kept, newest);
     this.first = Number(this.#oldest.get()?.["seq"] ?? this.last + 1);
+    // The root of the tree can be damaged into an empty one; the pages that hung from it still count as used.
+    const usedPages = this.#pages() - this.#freePages();
+    if (this.first > this.last && usedPages > USED_PAGES_WHEN_EMPTY + this.#pages() / POINTER_MAP_EVERY_PAGES) {
+      throw new TributaryError("STORE_CORRUPT", `${this.path} is damaged: no record, but ${usedPages} pages in use`, { path: this.path });
+    }
   }
 
   /** Damage where only writing comes by, in the list of free pages, should show now and not at the first append. */

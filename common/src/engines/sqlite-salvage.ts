@@ -9,6 +9,7 @@ import { loadSqlite, type SqliteDatabase, type SqliteDriver } from "./sqlite-dri
 import { sqliteFailure, toStoreError } from "./sqlite-errors.ts";
 import { openSqliteLog, type SqliteLog, type SqliteLogOptions } from "./sqlite-log.ts";
 import { DAMAGE_MARKER, SqliteLogFile } from "./sqlite-log-file.ts";
+import { PageScan } from "./sqlite-page-scan.ts";
 
 /**
  * Opening that never fails for damage. A damaged database is read as far as it goes, moved into quarantine, and replaced by a
@@ -97,34 +98,64 @@ function createQuarantineFolder(path: string, options: SalvageOptions): string {
   }
 }
 
-/** Steps 1 and 2: `path-salvage` is complete and durable afterwards. */
+/**
+ * Steps 1 and 2: `path-salvage` is complete and durable afterwards. First what SQLite itself can reach; then, from the bare pages,
+ * what it cannot.
+ */
 function salvage(driver: SqliteDriver, path: string, quarantinePath: string): void {
   // Reading merges the WAL into the damaged database; keep it as it was found.
   if (existsSync(`${path}-wal`)) copyFileSync(`${path}-wal`, join(quarantinePath, `${basename(path)}-wal`));
-  const source = driver.open(path, { mustExist: true });
   const target = new SqliteLogFile(driver, salvagePath(path), { synchronous: "off" });
   try {
-    const reader = new DamagedLogReader(source);
-    let batch: LogRecord[] = [];
-    let bytes = 0;
-    for (const record of reader.records()) {
-      batch.push(record);
-      bytes += record.data.byteLength;
-      if (batch.length < BATCH_RECORDS && bytes < BATCH_BYTES_MAX) continue;
-      target.adopt(batch);
-      batch = [];
-      bytes = 0;
+    const found = salvageByTree(driver, path, target);
+    const scan = new PageScan(path, existsSync(`${path}-wal`) ? `${path}-wal` : undefined);
+    try {
+      adoptAll(target, scan.records());
+      const { last, truncated } = scan.meta();
+      found.last = Math.max(found.last, last);
+      if (truncated > 0) found.truncated ??= truncated;
+    } finally {
+      scan.close();
     }
-    target.adopt(batch);
-    target.adoptEnds(reader.truncatedThrough ?? target.first - 1, reader.last);
+    target.adoptEnds(found.truncated, found.last);
     target.checkpointWhole();
   } finally {
     target.close();
-    source.close();
   }
   assert(!existsSync(`${salvagePath(path)}-wal`), "a closed log has no WAL");
   fsyncPathSync(salvagePath(path));
   fsyncPathSync(dirname(path));
+}
+
+interface Found {
+  /** Everything up to it was truncated on purpose; undefined if that cannot be read. */
+  truncated: number | undefined;
+  last: number;
+}
+
+function salvageByTree(driver: SqliteDriver, path: string, target: SqliteLogFile): Found {
+  const source = driver.open(path, { mustExist: true });
+  try {
+    const reader = new DamagedLogReader(source);
+    adoptAll(target, reader.records());
+    return { truncated: reader.truncated, last: reader.last };
+  } finally {
+    source.close();
+  }
+}
+
+function adoptAll(target: SqliteLogFile, records: Iterable<LogRecord>): void {
+  let batch: LogRecord[] = [];
+  let bytes = 0;
+  for (const record of records) {
+    batch.push(record);
+    bytes += record.data.byteLength;
+    if (batch.length < BATCH_RECORDS && bytes < BATCH_BYTES_MAX) continue;
+    target.adopt(batch);
+    batch = [];
+    bytes = 0;
+  }
+  target.adopt(batch);
 }
 
 /** Steps 3 and 4. */
@@ -141,19 +172,18 @@ function replace(driver: SqliteDriver, path: string, quarantinePath: string): { 
   return census;
 }
 
-/** Reads whatever can still be read from a damaged log, in order. */
+/** Reads from a damaged log, in order, whatever SQLite can still reach. */
 class DamagedLogReader {
   /** Highest sequence met anywhere. */
   last = 0;
-  /** Everything up to it was truncated on purpose; undefined if that cannot be read. */
-  truncatedThrough: number | undefined;
+  readonly truncated: number | undefined;
   readonly #db: SqliteDatabase;
 
   constructor(db: SqliteDatabase) {
     this.#db = db;
     this.#attempt(() => db.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA cell_size_check=ON"));
     this.#meet(this.#meta("last") ?? 0);
-    this.truncatedThrough = this.#meta("truncated");
+    this.truncated = this.#meta("truncated");
   }
 
   *records(): Generator<LogRecord> {
@@ -179,7 +209,7 @@ class DamagedLogReader {
       return Number(row["seq"]) <= above ? "end" : this.#checked(row["seq"], above + 1, below - 1);
     };
 
-    let at = (this.truncatedThrough ?? 0) + 1;
+    let at = (this.truncated ?? 0) + 1;
     for (;;) {
       const found = next(at);
       if (found === "end") return;
