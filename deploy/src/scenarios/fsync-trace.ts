@@ -41,7 +41,7 @@ async function trace(context: ScenarioContext, sync: "full" | "off"): Promise<Sc
       ...["up", "--data", join(folder, "data"), "--http-port", `${httpPort}`, "--mqtt-port", `${mqttPort}`, "--core-port", `${corePort}`],
       ...["--set", "edge.vitalsIntervalMs=0", "--set", `edge.sync=${sync}`],
     ],
-    readyUrl: `http://127.0.0.1:${corePort}/ready`,
+    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
     logPath: join(folder, "appliance.log"),
     runtime: [
       "strace",

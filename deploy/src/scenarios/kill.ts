@@ -11,7 +11,7 @@ import { embeddedTopology, natsTopology, type Topology } from "./topology.ts";
 import type { Victim } from "./victim.ts";
 
 const STREAMS = ["kill/narrow", "kill/wide", "default/shared"];
-const PHASE_WAIT_MS_MAX = 10_000;
+const PHASE_WAIT_MS_MAX = 2_000;
 
 export const kill: Scenario = {
   description: "SIGKILL at random moments under load of 50 HTTP and MQTT clients; embedded, then gateway, core and nats-server apart",
@@ -131,7 +131,7 @@ async function killTopology(context: ScenarioContext, name: string, topology: To
   };
 }
 
-/** Half of the kills come at a random moment, half right behind the begin of the phase that was hit least. */
+/** Half of the kills come at a random moment, half right at the begin of the phase that was hit least. */
 async function nextMoment(
   context: ScenarioContext,
   victim: Victim,
@@ -140,16 +140,8 @@ async function nextMoment(
 ): Promise<void> {
   await pause(spanMs * (0.5 + context.random()));
   if (context.random() < 0.5) return;
-  const least = [...PHASES].sort((a, b) => interrupted[a] - interrupted[b])[0];
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, PHASE_WAIT_MS_MAX);
-    victim.onBegin((phase) => {
-      if (phase !== least) return;
-      clearTimeout(timer);
-      resolve();
-    });
-  });
-  victim.onBegin(undefined);
+  const least = [...PHASES].sort((a, b) => interrupted[a] - interrupted[b])[0] as Phase;
+  await victim.killAtBegin(least, PHASE_WAIT_MS_MAX);
 }
 
 function pause(ms: number): Promise<void> {

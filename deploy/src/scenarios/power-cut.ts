@@ -42,7 +42,7 @@ async function cutPower(context: ScenarioContext, sync: "full" | "off", cuts: nu
       ...["up", "--data", data, "--http-port", `${httpPort}`, "--mqtt-port", `${mqttPort}`, "--core-port", `${corePort}`],
       ...["--set", "edge.vitalsIntervalMs=0", "--set", `edge.sync=${sync}`],
     ],
-    readyUrl: `http://127.0.0.1:${corePort}/ready`,
+    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
     logPath: join(folder, "appliance.log"),
     runtime: context.runtime,
     env: { LD_PRELOAD: shim, UNSYNCED_DIR: data, UNSYNCED_LOG: journal },

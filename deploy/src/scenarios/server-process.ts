@@ -48,11 +48,6 @@ export class ServerProcess implements Victim {
     return this.#child?.pid ?? 0;
   }
 
-  /** Calls back at each begin of a phase, until it is called with undefined. */
-  onBegin(listener: ((phase: Phase) => void) | undefined): void {
-    this.#beginListener = listener;
-  }
-
   /** Spawns it and resolves once it is ready. */
   async start(): Promise<void> {
     const [program, ...leading] = this.#options.runtime ?? [process.execPath];
@@ -77,6 +72,21 @@ export class ServerProcess implements Victim {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
     this.readyMs = performance.now() - startedAt;
+  }
+
+  killAtBegin(phase: Phase, timeoutMs: number): Promise<void> {
+    return new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.#beginListener = (begun) => {
+        if (begun !== phase) return;
+        // At once: some phases are over within a millisecond.
+        this.#child?.kill("SIGKILL");
+        clearTimeout(timer);
+        resolve();
+      };
+    }).then(() => {
+      this.#beginListener = undefined;
+    });
   }
 
   /** SIGKILL. Returns the phases that the kill interrupted: begun, and not ended when the last line had been written. */

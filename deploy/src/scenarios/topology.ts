@@ -16,6 +16,9 @@ export interface Topology {
   destroy(): Promise<void>;
 }
 
+/** So that a kill meets every phase of a flush soon. */
+const FLUSH_OFTEN = ["--set", "core.flushIntervalMs=200"] as const;
+
 interface TopologyOptions {
   readonly folder: string;
   readonly runtime: readonly string[];
@@ -38,8 +41,9 @@ export async function embeddedTopology({ folder, runtime }: TopologyOptions): Pr
       `${corePort}`,
       "--set",
       "edge.vitalsIntervalMs=0",
+      ...FLUSH_OFTEN,
     ],
-    readyUrl: `http://127.0.0.1:${corePort}/ready`,
+    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
     logPath: join(folder, "appliance.log"),
     runtime,
   });
@@ -70,6 +74,7 @@ export async function natsTopology({ folder, runtime }: TopologyOptions): Promis
       `${corePort}`,
       "--set",
       `nats.monitorUrl=${nats.monitoringUrl}`,
+      ...FLUSH_OFTEN,
     ],
     readyUrl: `http://127.0.0.1:${corePort}/ready`,
     logPath: join(folder, "core.log"),
@@ -88,6 +93,7 @@ export async function natsTopology({ folder, runtime }: TopologyOptions): Promis
       `${mqttPort}`,
       "--set",
       "edge.vitalsIntervalMs=0",
+      ...FLUSH_OFTEN,
     ],
     readyUrl: `http://127.0.0.1:${httpPort}/ready`,
     logPath: join(folder, "edge.log"),
@@ -117,7 +123,7 @@ function natsVictim(nats: NatsServer): Victim {
     get readyMs() {
       return readyMs;
     },
-    onBegin() {},
+    async killAtBegin() {},
     async kill() {
       await nats.kill();
       return [];

@@ -5,8 +5,8 @@ export interface Victim {
   readonly name: string;
   /** Milliseconds that its last start took. */
   readonly readyMs: number;
-  /** Calls back at each begin of a phase, until it is called with undefined. */
-  onBegin(listener: ((phase: Phase) => void) | undefined): void;
+  /** Kills it right at the next begin of the phase; resolves then, or without a kill when the time is over. `kill` follows. */
+  killAtBegin(phase: Phase, timeoutMs: number): Promise<void>;
   /** Resolves with the phases that the kill interrupted. */
   kill(): Promise<Phase[]>;
   start(): Promise<void>;
