@@ -1,3 +1,4 @@
+import type { Id } from "@tributary/common/names";
 import type { GapLedger } from "./gap-ledger.ts";
 import { Uplink } from "./uplink.ts";
 import type { UplinkFold } from "./uplink-fold.ts";
@@ -21,17 +22,21 @@ export async function planDrop(uplink: Uplink, bytes: number, end: number): Prom
   let collected = 0;
   let passedDamage = false;
   // What nobody will ask for at the core needs no gap there.
-  const matters = (localId: string) => uplink.destination(localId).kind !== "skip";
+  const cut = (localId: Id) => {
+    const destination = uplink.destination(localId);
+    if (destination.kind === "skip") return undefined;
+    return destination.kind === "unresolved" ? 0 : destination.mapping.segments;
+  };
   while (collected < bytes) {
     const entry = await cursor.peek(end);
     if (!entry) break;
     const { missing, cursorMoves } = Uplink.moves(freed, entry, passedDamage);
-    for (const numbers of missing) if (matters(numbers.localId)) gaps.addMissing(numbers);
+    for (const numbers of missing) if (cut(numbers.localId) !== undefined) gaps.addMissing(numbers);
     for (const move of cursorMoves) freed.moveCursor(move);
     if (entry.kind === "damaged") passedDamage = true;
     if (entry.kind === "checkpoint") passedDamage = false;
     if (entry.kind === "commit") {
-      gaps.addCommit(entry, "quota", matters);
+      gaps.addCommit(entry, "quota", cut);
       freed.events = entry.eventsBefore + entry.events;
     }
     freed.position = entry.seq;

@@ -54,6 +54,30 @@ async function play(n: number, fault: Fault): Promise<boolean> {
 }
 
 describe("edge store and a dying log", () => {
+  it("finishes a drop, or leaves everything as it was", async () => {
+    for (const fault of ["crash-before", "crash-after", "full"] as const) {
+      for (let n = 1; n <= 4; n++) {
+        const site = new Site(7);
+        await site.open();
+        await story(site, async (work) => void (await work()));
+        const held = (await site.store.usage()).eventsHeld;
+        let operations = 0;
+        site.disk.fault = () => (++operations === n ? fault : undefined);
+        const dropped = await site.drop(site.disk.bytes / 2).then(
+          () => true,
+          () => false,
+        );
+        site.disk.fault = () => undefined;
+        await site.restart();
+        const left = (await site.store.usage()).eventsHeld;
+        if (dropped) expect(left).toBeLessThan(held);
+        await site.drain();
+        site.checkCore({ withGaps: true });
+        expect(await site.store.usage()).toMatchObject({ eventsHeld: 0, recordsQuarantined: 0 });
+      }
+    }
+  });
+
   for (const fault of ["crash-before", "crash-after", "full"] as const) {
     it(`loses and doubles nothing when it fails at any operation: ${fault}`, async () => {
       let n = 1;

@@ -197,7 +197,10 @@ export interface LocalEvent {
   readonly lane: Lane;
   readonly number: number;
   readonly data: Uint8Array;
-  /** Set for a gap record: `count` events from this ordinal on were dropped. */
+  /**
+   * Set for a gap record: `count` events from this ordinal on were dropped or lost. The event's `number` is then the last one. Where
+   * damage left nothing that tells, `incarnation` is empty.
+   */
   readonly gap?: { readonly first: number; readonly count: number; readonly reason: GapReason };
 }
 

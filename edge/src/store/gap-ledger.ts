@@ -1,5 +1,7 @@
-import type { GapReason } from "@tributary/common/format/block";
+import { type Block, type EventSlice, type GapReason, openChunk } from "@tributary/common/format/block";
+import { evenRangeIndex } from "@tributary/common/key-hash";
 import type { Id, Lane } from "@tributary/common/names";
+import { hashOf } from "./batch-slices.ts";
 import type { CommitRecord } from "./commit-record.ts";
 import type { MissingNumbers } from "./uplink-fold.ts";
 
@@ -71,37 +73,35 @@ export class GapLedger {
     return new GapLedger(this.snapshot());
   }
 
-  addCommit(commit: CommitRecord, reason: GapReason, includes: (localId: Id) => boolean): void {
+  /**
+   * Turns all events of a commit into gaps, but those of streams without a `cut`. `cut` is the number of segments that a stream has
+   * at the core, 0 if that is not known yet: events may have reached it that were not freed, so a gap must be in the segments where
+   * they would be.
+   */
+  addCommit(commit: CommitRecord, reason: GapReason, cut: (localId: Id) => number | undefined): void {
     const incarnation = commit.blocks[0]?.incarnation;
     if (incarnation === undefined) return;
     const { lane } = commit;
-    const byBlockId = new Map(commit.streams.map((stream) => [stream.blockId, { stream, parts: [] as GapPart[], min: 0, max: 0 }]));
-    for (const block of commit.blocks) {
-      for (const slice of block.slices) {
-        const entry = byBlockId.get(slice.streamId);
-        if (!entry) continue;
-        const { first, last, count, timeMinMs, timeMaxMs } = slice;
-        entry.min = entry.parts.length === 0 ? timeMinMs : Math.min(entry.min, timeMinMs);
-        entry.max = entry.parts.length === 0 ? timeMaxMs : Math.max(entry.max, timeMaxMs);
-        entry.parts.push({ segment: slice.segment.number, first, last, count });
-      }
-    }
-    for (const { stream, parts, min, max } of byBlockId.values()) {
-      const { localId, segments, first, last, shift } = stream;
-      if (!includes(localId)) continue;
+    const byBlockId = slicesByStream(commit);
+    for (const stream of commit.streams) {
+      const { localId, blockId, first, last, shift } = stream;
+      const segmentsAtCore = cut(localId);
+      if (segmentsAtCore === undefined) continue;
+      const slices = byBlockId.get(blockId) ?? [];
+      const recut = segmentsAtCore !== 0 && segmentsAtCore !== stream.segments;
       const count = last - first + 1;
       this.#add({
         localId,
         lane,
         incarnation,
         reason,
-        segments,
+        segments: recut ? segmentsAtCore : stream.segments,
         first,
         last,
         count,
-        parts: mergeParts([], parts),
-        timeMinMs: min,
-        timeMaxMs: max,
+        parts: recut ? recutParts(slices, segmentsAtCore) : mergeParts([], slices.map(partOf)),
+        timeMinMs: Math.min(...slices.map(({ slice }) => slice.timeMinMs)),
+        timeMaxMs: Math.max(...slices.map(({ slice }) => slice.timeMaxMs)),
         nextOrdinal: shift + last + 1,
       });
       this.#addLocal(localId, { ordinal: shift + first, count, lane, incarnation, first, reason });
@@ -191,6 +191,45 @@ function continues(newest: PendingGap, gap: PendingGap): boolean {
     newest.reason === gap.reason &&
     newest.segments === gap.segments &&
     newest.last + 1 === gap.first
+  );
+}
+
+interface BlockSlice {
+  readonly block: Block;
+  readonly slice: EventSlice;
+}
+
+function slicesByStream(commit: CommitRecord): Map<Id, BlockSlice[]> {
+  const byBlockId = new Map<Id, BlockSlice[]>();
+  for (const block of commit.blocks) {
+    for (const slice of block.slices) {
+      if (slice.kind !== "events") continue;
+      const slices = byBlockId.get(slice.streamId);
+      if (slices) slices.push({ block, slice });
+      else byBlockId.set(slice.streamId, [{ block, slice }]);
+    }
+  }
+  return byBlockId;
+}
+
+function partOf({ slice: { segment, first, last, count } }: BlockSlice): GapPart {
+  return { segment: segment.number, first, last, count };
+}
+
+/** The parts of events in other segments than those into which they were cut. */
+function recutParts(slices: readonly BlockSlice[], segments: number): GapPart[] {
+  const numbers = slices.flatMap(({ block, slice }) => {
+    const columns = openChunk(block, slice.chunk);
+    const hashes = new Float64Array(columns.keys.length).fill(-1);
+    return Array.from({ length: slice.count }, (_, i) => {
+      const row = slice.start + i;
+      return { segment: evenRangeIndex(hashOf(columns, row, hashes), segments), number: columns.number[row] as number };
+    });
+  });
+  numbers.sort((a, b) => a.number - b.number);
+  return mergeParts(
+    [],
+    numbers.map(({ segment, number }) => ({ segment, first: number, last: number, count: 1 })),
   );
 }
 

@@ -28,6 +28,16 @@ class Ring {
     }
     return undefined;
   }
+
+  /** First ordinal of the oldest commit behind a sequence. */
+  after(seq: number): number | undefined {
+    let ordinal: number | undefined;
+    for (let i = this.#count - 1; i >= 0 && i >= this.#count - RECENT_COMMITS; i--) {
+      if ((this.#seqs[i % RECENT_COMMITS] as number) <= seq) break;
+      ordinal = this.#ordinals[i % RECENT_COMMITS];
+    }
+    return ordinal;
+  }
 }
 
 /** Where in the log an ordinal of a stream may be found. Bounded, and only hints: a reader scans on from there. */
@@ -49,6 +59,11 @@ export class LocalPositions {
 
   forget(id: Id): void {
     this.#rings.delete(id);
+  }
+
+  /** Ordinal behind the stream's events in records up to `end`, where only the newest few commits can lie behind it. */
+  nextOrdinalAt(end: number, id: Id, nextOrdinal: number): number {
+    return this.#rings.get(id)?.after(end) ?? nextOrdinal;
   }
 
   /** A reader stopped before `ordinal`, which is not below `seq`. */

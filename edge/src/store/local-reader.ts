@@ -74,6 +74,15 @@ export class LocalReader {
     return entry?.kind === "checkpoint" ? entry.raw.body.slice() : undefined;
   }
 
+  /** Nothing of the stream is left up to `end`. If something should have been there, it was lost, and the reader must get past it. */
+  #ended(id: Id, page: Page, end: number, nextSeq: number): undefined {
+    const stream = this.#of.state.streams.get(id);
+    const endOrdinal = stream ? this.#of.positions.nextOrdinalAt(end, id, stream.nextOrdinal) : 0;
+    if (stream && page.next < endOrdinal && page.next >= stream.firstOrdinal) page.addGap(lostTail(page.next, endOrdinal));
+    this.#of.positions.remember(id, page.next, nextSeq);
+    return undefined;
+  }
+
   /** Takes events from a sequence on. Returns the sequence from which to look further, undefined if the page is done. */
   async #scan(id: Id, fromSeq: number, page: Page): Promise<number | undefined> {
     const cursor = new LogCursor(this.#of.log, fromSeq, (from, seq, data) => {
@@ -82,11 +91,9 @@ export class LocalReader {
     });
     let checkpoints = 0;
     for (;;) {
-      const entry = await cursor.peek(this.#of.end());
-      if (!entry) {
-        this.#of.positions.remember(id, page.next, cursor.next);
-        return undefined;
-      }
+      const end = this.#of.end();
+      const entry = await cursor.peek(end);
+      if (!entry) return this.#ended(id, page, end, cursor.next);
       if (entry.kind === "checkpoint" && ++checkpoints > SCAN_CHECKPOINTS_MAX) return entry.seq;
       const stream = entry.kind === "commit" ? entry.streams.find(({ localId }) => localId === id) : undefined;
       if (entry.kind === "commit" && stream && stream.last + stream.shift >= page.next) {
@@ -95,9 +102,9 @@ export class LocalReader {
           // Freed and gone, or a gap that became known meanwhile, or lost.
           if (page.next < (this.#of.state.streams.get(id)?.firstOrdinal ?? 0)) return undefined;
           if (this.#of.gaps().localAt(id, page.next)) return entry.seq;
-          const end = Math.min(first, this.#of.gaps().nextLocal(id, page.next) ?? first);
-          page.addGap(lostGap(entry, stream, page.next, end));
-          if (end < first || page.full) return entry.seq;
+          const gapEnd = Math.min(first, this.#of.gaps().nextLocal(id, page.next) ?? first);
+          page.addGap(lostGap(entry, stream, page.next, gapEnd));
+          if (gapEnd < first || page.full) return entry.seq;
         }
         page.addEvents(entry, stream);
         if (page.full) {
@@ -108,6 +115,11 @@ export class LocalReader {
       cursor.advance();
     }
   }
+}
+
+/** Events of which no later commit tells anything: the incarnation is not known. */
+function lostTail(ordinal: number, end: number): LocalGap {
+  return { ordinal, count: end - ordinal, lane: "live", incarnation: "", first: 0, reason: "corrupt" };
 }
 
 /** Events before a commit that are not in the log any more. Their numbers are only known within the commit's incarnation. */

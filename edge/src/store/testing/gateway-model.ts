@@ -10,6 +10,13 @@ export interface SampleEvent {
   readonly timeMs?: number;
 }
 
+/** An event as the store was given it. */
+export interface NumberedEvent extends SampleEvent {
+  readonly incarnation: Id;
+  readonly lane: Lane;
+  readonly number: number;
+}
+
 /** Random bytes out of a seed; the same for the same seed. */
 export function seededRandom(seed: number): Random {
   let state = seed >>> 0 || 1;
@@ -30,7 +37,7 @@ export class GatewayModel {
   readonly #numbers = new Map<string, number>();
   opened: OpenedEdge | undefined;
   /** Acknowledged events of each stream, in order. */
-  readonly acked: Map<Id, SampleEvent[]> = new Map();
+  readonly acked: Map<Id, NumberedEvent[]> = new Map();
 
   /** Events whose commit failed: they may be there or not. */
   readonly unanswered: Set<string> = new Set();
@@ -68,17 +75,20 @@ export class GatewayModel {
 
   /** Commits, and counts the events as acknowledged once it resolved. */
   async commit(store: EdgeStore, events: readonly SampleEvent[], changes: readonly StateChange[] = [], lane: Lane = "live"): Promise<void> {
+    const batch = this.batch(events, changes, lane);
+    const numbers = Array.from(batch.columns.number);
+    const incarnation = this.opened?.incarnation ?? "";
     try {
-      await store.commit(this.batch(events, changes, lane));
+      await store.commit(batch);
     } catch (error) {
       for (const { text } of events) this.unanswered.add(text);
       throw error;
     }
-    for (const event of events) {
+    events.forEach((event, i) => {
       const list = this.acked.get(event.stream) ?? [];
-      list.push(event);
+      list.push({ ...event, incarnation, lane, number: numbers[i] as number });
       this.acked.set(event.stream, list);
-    }
+    });
   }
 
   #nextNumber(stream: Id, lane: Lane): number {
