@@ -240,8 +240,12 @@ test.each([
   const folder = await newFolder();
   const path = join(folder, "live.db");
   await filledLog(path, 60);
-  const log = await openSqliteLog(path);
-  for (let seq = 61; seq <= 65; seq++) await log.append(contentOf(seq), seq - 1);
+  let log = await openSqliteLog(path);
+  await log.append(contentOf(61), 60);
+  await log.close();
+  // Small records go on the page that the one before them began, and nothing else changes.
+  log = await openSqliteLog(path);
+  for (let seq = 62; seq <= 65; seq++) await log.append(contentOf(seq), seq - 1);
   const copy = join(folder, "copy.db");
   copyFileSync(path, copy);
   copyFileSync(`${path}-wal`, `${copy}-wal`);

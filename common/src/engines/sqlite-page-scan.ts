@@ -29,28 +29,20 @@ const LOCAL_MAX = PAGE_BYTES - 35;
 const LOCAL_MIN = Math.floor(((PAGE_BYTES - 12) * 32) / 255) - 23;
 const PAYLOAD_BYTES_MAX = 1_000_000_000;
 
+/** The pages of a database that nobody has open, whose WAL was merged: SQLite does that when it closes, whatever it could read. */
 export class PageScan {
   readonly #fd: number;
-  readonly #walFd: number | undefined;
-  /** Offset in the WAL of the newest content of a page. */
-  readonly #inWal = new Map<number, number>();
   readonly #pageCount: number;
   /** Pointer maps by their page; undefined for those that are damaged. */
   readonly #maps = new Map<number, Uint8Array | undefined>();
 
-  /** Nobody has the database open. `walPath` is given if it has a WAL that was not merged. */
-  constructor(path: string, walPath: string | undefined) {
+  constructor(path: string) {
     this.#fd = openSync(path, "r");
-    this.#walFd = walPath === undefined ? undefined : openSync(walPath, "r");
-    let pages = Math.ceil(fstatSync(this.#fd).size / PAGE_BYTES);
-    if (this.#walFd !== undefined) this.#indexWal(this.#walFd);
-    for (const page of this.#inWal.keys()) pages = Math.max(pages, page);
-    this.#pageCount = pages;
+    this.#pageCount = Math.ceil(fstatSync(this.#fd).size / PAGE_BYTES);
   }
 
   close(): void {
     closeSync(this.#fd);
-    if (this.#walFd !== undefined) closeSync(this.#walFd);
   }
 
   /** Every record that is whole, in no order. Where a sequence comes twice, the first one is the one to trust. */
@@ -131,21 +123,13 @@ export class PageScan {
 
   #page(page: number): Uint8Array {
     const bytes = new Uint8Array(PAGE_BYTES);
-    const walOffset = this.#inWal.get(page);
-    if (walOffset !== undefined && this.#walFd !== undefined) readSync(this.#walFd, bytes, 0, PAGE_BYTES, walOffset);
-    else readSync(this.#fd, bytes, 0, PAGE_BYTES, (page - 1) * PAGE_BYTES);
-    return bytes;
-  }
-
-  /** Frames of the WAL's present round. A frame torn at its end gives records at most that were never acknowledged. */
-  #indexWal(fd: number): void {
-    const header = new Uint8Array(32);
-    if (readSync(fd, header, 0, 32, 0) < 32 || uint32(header, 8) !== PAGE_BYTES) return;
-    const frame = new Uint8Array(24);
-    for (let at = 32; readSync(fd, frame, 0, 24, at) === 24; at += 24 + PAGE_BYTES) {
-      if (uint32(frame, 8) !== uint32(header, 16) || uint32(frame, 12) !== uint32(header, 20)) return;
-      this.#inWal.set(uint32(frame, 0), at + 24);
+    try {
+      readSync(this.#fd, bytes, 0, PAGE_BYTES, (page - 1) * PAGE_BYTES);
+    } catch {
+      // A bad sector: the page is damaged like any other, and zeros are no page of anything.
+      bytes.fill(0);
     }
+    return bytes;
   }
 }
 

@@ -103,12 +103,16 @@ function createQuarantineFolder(path: string, options: SalvageOptions): string {
  * what it cannot.
  */
 function salvage(driver: SqliteDriver, path: string, quarantinePath: string): void {
-  // Reading merges the WAL into the damaged database; keep it as it was found.
-  if (existsSync(`${path}-wal`)) copyFileSync(`${path}-wal`, join(quarantinePath, `${basename(path)}-wal`));
+  try {
+    // Reading merges the WAL into the damaged database. A copy of it as it was found is for whoever looks into the case.
+    if (existsSync(`${path}-wal`)) copyFileSync(`${path}-wal`, join(quarantinePath, `${basename(path)}-wal`));
+  } catch {
+    // No space, or unreadable; the records matter more.
+  }
   const target = new SqliteLogFile(driver, salvagePath(path), { synchronous: "off" });
   try {
     const found = salvageByTree(driver, path, target);
-    const scan = new PageScan(path, existsSync(`${path}-wal`) ? `${path}-wal` : undefined);
+    const scan = new PageScan(path);
     try {
       adoptAll(target, scan.records());
       const { last, truncated } = scan.meta();
