@@ -48,6 +48,9 @@ export interface IngestCounters {
   reopens: number;
 }
 
+/** What an event takes beside its payload, about: empty events take space too. */
+const EVENT_OVERHEAD_BYTES = 16;
+
 interface InFlight {
   readonly batch: OpenBatch;
   outcome: CommitResult | TributaryError | undefined;
@@ -80,7 +83,7 @@ export class GroupCommit implements Ingest {
   #lingerOver = false;
   #cancelLinger: (() => void) | undefined;
   #lastPayloadBytes = 0;
-  /** Raw bytes accepted and not yet durable. */
+  /** Bytes accepted and not yet durable, before compression. */
   #pendingBytes = 0;
   #quota: QuotaDecision = { refuse: false, allowanceBytes: Number.POSITIVE_INFINITY, dropToBytes: undefined };
   #quotaRejects = false;
@@ -175,7 +178,7 @@ export class GroupCommit implements Ingest {
     }
     if (batch.count === 0) this.#startLinger();
     batch.addEvent(stream, keyIndex, timeMs, source, start, end);
-    this.#pendingBytes += bytes;
+    this.#pendingBytes += bytes + EVENT_OVERHEAD_BYTES;
     this.counters.eventsAccepted++;
     if (change !== undefined) this.#putChange(change);
     if (target !== undefined) batch.addAck(target, token);
@@ -207,7 +210,7 @@ export class GroupCommit implements Ingest {
     const batch = this.#open;
     this.#startLinger();
     if (pack.count > 0) batch.addPack(stream, pack, this.#keyIndexes(batch, keys), arrivalMs);
-    this.#pendingBytes += bytes;
+    this.#pendingBytes += bytes + pack.count * EVENT_OVERHEAD_BYTES;
     this.counters.eventsAccepted += pack.count;
     for (const change of changes) this.#putChange(change);
     if (target !== undefined) batch.addAck(target, token);
@@ -343,7 +346,7 @@ export class GroupCommit implements Ingest {
   #commitBatch(batch: OpenBatch, result: CommitResult): void {
     this.#durableSerial = batch.serial;
     this.#failuresInRow = 0;
-    this.#pendingBytes -= batch.payloadBytes;
+    this.#pendingBytes -= batch.payloadBytes + batch.count * EVENT_OVERHEAD_BYTES;
     this.counters.commits++;
     this.counters.eventsDurable += batch.count;
     this.counters.payloadBytesDurable += batch.payloadBytes;
@@ -361,7 +364,7 @@ export class GroupCommit implements Ingest {
       if (this.#phase === "running") this.#phase = "recovering";
       this.#options.observer.failed(outcome);
     }
-    this.#pendingBytes -= batch.payloadBytes;
+    this.#pendingBytes -= batch.payloadBytes + batch.count * EVENT_OVERHEAD_BYTES;
     this.counters.eventsFailed += batch.count;
     batch.answer(this.#trouble, this.#touched);
   }

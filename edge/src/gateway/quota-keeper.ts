@@ -47,6 +47,7 @@ export class QuotaKeeper {
     const { policy, apply } = this.#options;
     const decision = decideQuota(policy, {
       diskBytes: usage.diskBytes,
+      eventsHeld: usage.eventsHeld,
       pendingBytes: this.#options.pendingBytes(),
       refusing: this.#refusing,
       wantedBytes: this.#wantedBytes,

@@ -3,8 +3,9 @@ import { describe, expect, test } from "vitest";
 import { decideQuota } from "./quota.ts";
 
 const cap = 1_000_000;
-const now = (diskBytes: number, more: { pendingBytes?: number; refusing?: boolean; wantedBytes?: number } = {}) => ({
+const now = (diskBytes: number, more: Partial<Parameters<typeof decideQuota>[1]> = {}) => ({
   diskBytes,
+  eventsHeld: 1,
   pendingBytes: 0,
   refusing: false,
   wantedBytes: 0,
@@ -21,12 +22,15 @@ describe("reject", () => {
     expect(decideQuota(policy, now(940_000, { refusing: true })).refuse).toBe(true);
     expect(decideQuota(policy, now(890_000, { refusing: true })).refuse).toBe(false);
   });
-  test("never drops", () => {
+  test("never drops events, and takes back what is free once none is held", () => {
+    const state = fc.record({ diskBytes: fc.nat(2 * cap), pendingBytes: fc.nat(cap), refusing: fc.boolean(), wantedBytes: fc.nat(cap) });
     fc.assert(
-      fc.property(fc.nat(2 * cap), fc.nat(cap), (diskBytes, wantedBytes) => {
-        expect(decideQuota(policy, now(diskBytes, { wantedBytes })).dropToBytes).toBeUndefined();
+      fc.property(state, fc.integer({ min: 1, max: 100 }), (state, eventsHeld) => {
+        expect(decideQuota(policy, { ...state, eventsHeld }).dropToBytes).toBeUndefined();
       }),
     );
+    expect(decideQuota(policy, now(950_000, { eventsHeld: 0 })).dropToBytes).toBe(850_000);
+    expect(decideQuota(policy, now(940_000, { eventsHeld: 0, pendingBytes: 20_000 })).dropToBytes).toBeUndefined();
   });
 });
 
@@ -47,7 +51,13 @@ test("what is allowed stays below the cap", () => {
     diskBytesMax: fc.integer({ min: 1, max: 2 * cap }),
     whenFull: fc.constantFrom("reject" as const, "drop-oldest" as const),
   });
-  const state = fc.record({ diskBytes: fc.nat(cap), pendingBytes: fc.nat(cap), refusing: fc.boolean(), wantedBytes: fc.nat(cap) });
+  const state = fc.record({
+    diskBytes: fc.nat(cap),
+    eventsHeld: fc.nat(9),
+    pendingBytes: fc.nat(cap),
+    refusing: fc.boolean(),
+    wantedBytes: fc.nat(cap),
+  });
   fc.assert(
     fc.property(policy, state, (policy, state) => {
       const { allowanceBytes, refuse } = decideQuota(policy, state);

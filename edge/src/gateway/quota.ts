@@ -19,25 +19,34 @@ export interface QuotaDecision {
 /**
  * Decides from what the log takes now. Accepted bytes count in full until they are on disk, although they will take less there: the
  * cap is a promise. `reject` refuses from 95 % on until the log is below 90 % again, so that a device does not meet a flapping
- * gateway. `drop-oldest` makes room from 95 % on, or where `wantedBytes` that were refused need it, and refuses only at the cap
+ * gateway; once nothing is held any more, space that was freed but is kept for recovery is taken back, as nothing else would do it. `drop-oldest` makes room from 95 % on, or where `wantedBytes` that were refused need it, and refuses only at the cap
  * itself, while the room is being made.
  */
 export function decideQuota(
   policy: QuotaPolicy,
-  now: { readonly diskBytes: number; readonly pendingBytes: number; readonly refusing: boolean; readonly wantedBytes: number },
+  now: {
+    readonly diskBytes: number;
+    readonly eventsHeld: number;
+    readonly pendingBytes: number;
+    readonly refusing: boolean;
+    /** Size of events that were refused since. */
+    readonly wantedBytes: number;
+  },
 ): QuotaDecision {
   const cap = policy.diskBytesMax;
   const high = cap * SHARE.high;
   const used = now.diskBytes + now.pendingBytes;
+  const dropToBytes = Math.max(0, Math.floor(Math.min(cap * SHARE.dropTo, cap - now.wantedBytes)));
   if (policy.whenFull === "reject") {
     const refuse = used >= (now.refusing ? cap * SHARE.rejectUntil : high);
-    return { refuse, allowanceBytes: refuse ? 0 : high - now.diskBytes, dropToBytes: undefined };
+    const idle = refuse && now.eventsHeld === 0 && now.pendingBytes === 0;
+    return { refuse, allowanceBytes: refuse ? 0 : high - now.diskBytes, dropToBytes: idle ? dropToBytes : undefined };
   }
   const refuse = used >= cap;
   const crowded = now.diskBytes >= high || now.diskBytes + now.wantedBytes > cap;
   return {
     refuse,
     allowanceBytes: refuse ? 0 : cap - now.diskBytes,
-    dropToBytes: crowded ? Math.max(0, Math.floor(Math.min(cap * SHARE.dropTo, cap - now.wantedBytes))) : undefined,
+    dropToBytes: crowded ? dropToBytes : undefined,
   };
 }

@@ -14,11 +14,13 @@ export interface UnresolvedStream {
   readonly contentType: string;
   readonly segments: number;
   readonly createdAtMs: number;
+  /** The core's stream that takes no more events: it must be another one. */
+  readonly avoid?: Id;
 }
 
 export interface ResolveResult {
   readonly changes: readonly Extract<StateChange, { type: "map-stream" }>[];
-  /** Streams whose events go to another name, because theirs is taken or was deleted at the core (rule W8). */
+  /** Streams whose events go to another name, because theirs is taken, or was deleted or closed at the core (rule W8). */
   readonly quarantined: readonly { readonly id: Id; readonly name: StreamName; readonly to: StreamName; readonly problem: string }[];
 }
 
@@ -59,7 +61,7 @@ export async function resolveStreams(streams: readonly UnresolvedStream[], write
       open.forEach(({ stream, wish, problem }, i) => {
         const row = answer.streams[i];
         const mapping = row && toMapping(row);
-        if (mapping && !taken.has(mapping.id) && !options.isTaken(mapping.id, stream.id)) {
+        if (mapping && mapping.id !== stream.avoid && !taken.has(mapping.id) && !options.isTaken(mapping.id, stream.id)) {
           taken.add(mapping.id);
           changes.push({ type: "map-stream", id: stream.id, mapping });
           if (attempt > 0) quarantined.push({ id: stream.id, name: stream.name, to: wish.name, problem });

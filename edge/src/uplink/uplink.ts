@@ -420,7 +420,9 @@ export class Uplink {
     answer.slices.forEach(([status], i) => {
       const coreId = slices[i]?.streamId;
       const stream = LOOK_UP_AGAIN.has(status) && coreId !== undefined ? this.#parts.host.byCoreId(coreId) : undefined;
-      if (stream) this.#lookUpAgain.set(stream.id, stream);
+      if (!stream || coreId === undefined) return;
+      // With a fixed number of segments only a stream that was closed at the core is sealed.
+      this.#lookUpAgain.set(stream.id, status === SLICE_STATUS.sealed ? { ...stream, avoid: coreId } : stream);
     });
   }
 

@@ -1,10 +1,9 @@
-import type { Clock } from "@tributary/common/clock";
 import type { TributaryError } from "@tributary/common/errors";
 import type { ManualClock } from "@tributary/common/testing/manual-clock";
+import { seededRandom } from "../../store/testing/gateway-model.ts";
 import { GroupCommit } from "../group-commit.ts";
 import type { AckTarget, StreamHandle } from "../ingest.ts";
-import { MemoryEdgeStore } from "./memory-edge-store.ts";
-import { seededRandom } from "./seeded-random.ts";
+import { HeldEdgeStore } from "./held-edge-store.ts";
 
 const encoder = new TextEncoder();
 export const LINGER_MS_MAX = 5;
@@ -21,24 +20,30 @@ export class Notes implements AckTarget {
   flush(): void {
     this.list.push("flush");
   }
+  /** Answers alone. */
+  get answers(): string[] {
+    return this.list.filter((note) => note !== "flush");
+  }
 }
 
 export interface Harness {
-  readonly store: MemoryEdgeStore;
+  readonly store: HeldEdgeStore;
+  readonly writer: string;
   readonly ingest: GroupCommit;
   readonly notes: Notes;
   readonly seen: string[];
   put(stream: StreamHandle, text: string, token: number, key?: string): string;
 }
 
-export async function groupCommitHarness(clock: Clock, streamsMax = 1_000): Promise<Harness> {
+export async function groupCommitHarness(clock: ManualClock, streamsMax = 1_000): Promise<Harness> {
   const random = seededRandom(1);
-  const store = new MemoryEdgeStore(random);
+  const store = new HeldEdgeStore(clock, random);
   const seen: string[] = [];
   const notes = new Notes();
+  const opened = await store.open();
   const ingest = new GroupCommit({
     store,
-    opened: await store.open(),
+    opened,
     clock,
     random,
     phases: { begin: () => {}, end: () => {} },
@@ -54,6 +59,7 @@ export async function groupCommitHarness(clock: Clock, streamsMax = 1_000): Prom
   });
   return {
     store,
+    writer: opened.writer,
     ingest,
     notes,
     seen,
@@ -68,12 +74,12 @@ export const BYTES = { contentType: "application/octet-stream", segments: 1, clo
 
 /** Lets everything happen that needs no time. */
 export async function settle(): Promise<void> {
-  await new Promise<void>((resolve) => setImmediate(resolve));
+  for (let turn = 0; turn < 3; turn++) await new Promise<void>((resolve) => setImmediate(resolve));
 }
 
 /** Moves the clock past the linger until nothing is pending any more. */
 export async function commitAll(clock: ManualClock): Promise<void> {
-  for (let i = 0; i < 4; i++) {
+  for (let i = 0; i < 3; i++) {
     clock.advance(LINGER_MS_MAX);
     await settle();
   }

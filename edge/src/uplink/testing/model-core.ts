@@ -1,5 +1,5 @@
 import { TributaryError } from "@tributary/common/errors";
-import { decodeBlock, type EventSlice, openChunk } from "@tributary/common/format/block";
+import { type Block, decodeBlock, type EventSlice, openChunk, type Slice } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { payloadOf } from "@tributary/common/format/event-columns";
 import { formatSegmentId, formatStreamName, type Id } from "@tributary/common/names";
@@ -24,6 +24,13 @@ export interface ModelEvent {
   readonly text: string;
 }
 
+export interface ModelGap {
+  readonly stream: Id;
+  readonly incarnation: Id;
+  readonly count: number;
+  readonly reason: string;
+}
+
 interface ModelStream {
   readonly id: Id;
   readonly contentType: string;
@@ -35,8 +42,10 @@ const NOTHING = new Uint8Array(0);
 /** A strict core in memory: takes only what continues a writer's chain, says what it has, and tiers when a test says so. */
 export class ModelCore {
   readonly events: ModelEvent[] = [];
-  readonly streams = new Map<string, ModelStream>();
-  readonly deletedIds = new Set<Id>();
+  readonly gaps: ModelGap[] = [];
+  readonly streams: Map<string, ModelStream> = new Map();
+  readonly deletedIds: Set<Id> = new Set();
+  readonly closedIds: Set<Id> = new Set();
   readonly hellos: Id[] = [];
   /** Answers to the next appends, before anything is carried out. */
   readonly appendErrors: TributaryError[] = [];
@@ -102,24 +111,31 @@ export class ModelCore {
     const error = this.appendErrors.shift();
     if (error) throw error;
     const block = decodeBlock(payload);
-    const slices = block.slices.map((slice): [SliceStatus, number] => {
-      if (slice.kind !== "events") throw new Error("the model knows no gaps");
-      if (this.forked) return [SLICE_STATUS.forked, 0];
-      if (this.deletedIds.has(slice.streamId)) return [SLICE_STATUS.streamGone, 0];
-      if (this.#containerOf(slice.streamId) !== container) return [SLICE_STATUS.wrongContainer, 0];
-      const key = keyOf(slice.streamId, formatSegmentId(slice.segment), block.incarnation);
-      const has = this.#committed.get(key) ?? 0;
-      if (slice.previous > has) return [SLICE_STATUS.previousNotReached, has];
-      if (slice.last > has) {
-        this.#take(block, slice, has);
-        this.#committed.set(key, slice.last);
-      }
-      return [SLICE_STATUS.accepted, slice.last];
-    });
-    return { slices };
+    return { slices: block.slices.map((slice) => this.#decide(container, block, slice)) };
   }
 
-  #take(block: ReturnType<typeof decodeBlock>, slice: EventSlice, has: number): void {
+  #decide(container: number, block: Block, slice: Slice): readonly [SliceStatus, number] {
+    if (this.forked) return [SLICE_STATUS.forked, 0];
+    if (this.deletedIds.has(slice.streamId)) return [SLICE_STATUS.streamGone, 0];
+    if (this.#containerOf(slice.streamId) !== container) return [SLICE_STATUS.wrongContainer, 0];
+    const segment = formatSegmentId(slice.segment);
+    const key = keyOf(slice.streamId, segment, block.incarnation);
+    const has = this.#committed.get(key) ?? 0;
+    if (has === 0 && slice.parent) {
+      const parentHas = this.#committed.get(keyOf(slice.streamId, segment, slice.parent.incarnation)) ?? 0;
+      if (parentHas < slice.parent.last) return [SLICE_STATUS.parentNotReached, parentHas];
+    }
+    if (slice.previous > has) return [SLICE_STATUS.previousNotReached, has];
+    if (slice.last > has && this.closedIds.has(slice.streamId)) return [SLICE_STATUS.sealed, has];
+    if (slice.last > has) {
+      if (slice.kind === "events") this.#take(block, slice, has);
+      else this.gaps.push({ stream: slice.streamId, incarnation: block.incarnation, count: slice.count, reason: slice.reason });
+      this.#committed.set(key, slice.last);
+    }
+    return [SLICE_STATUS.accepted, slice.last];
+  }
+
+  #take(block: Block, slice: EventSlice, has: number): void {
     const columns = openChunk(block, slice.chunk);
     for (let row = slice.start; row < slice.start + slice.count; row++) {
       const number = columns.number[row] as number;
