@@ -1,116 +1,12 @@
-import { hasCode, type TributaryError } from "@tributary/common/errors";
 import type { GapSlice } from "@tributary/common/format/block";
-import type { Id } from "@tributary/common/names";
-import type { AppendRequest, EventPack, ReadEvent } from "@tributary/common/stream-service";
+import type { AppendRequest } from "@tributary/common/stream-service";
 import { SLICE_STATUS } from "@tributary/common/uplink-protocol";
 import { describe, expect, it } from "vitest";
-import type { Container } from "./container.ts";
-import { createContainer } from "./create-container.ts";
-import type { ContainerOptions } from "./options.ts";
+import { Bench, pack, request, STREAM, WRITER } from "./testing/bench.ts";
 import { block, numbered, SEGMENT } from "./testing/gateway.ts";
-import { SimulatedWorld, seededRandom } from "./testing/simulated-ports.ts";
 
-const STREAM = "a".repeat(32);
-const WRITER = { writer: "b".repeat(32), incarnation: "c".repeat(16), lane: "live" } as const;
 const decoder = new TextDecoder();
 const OK = SLICE_STATUS.accepted;
-
-/** A world whose steps run by themselves until the awaited thing has happened. */
-class Bench {
-  readonly world = new SimulatedWorld(seededRandom(7));
-  failures: TributaryError[] = [];
-  #epoch = 0;
-  #node = 0;
-
-  async until<T>(work: Promise<T>): Promise<T> {
-    let settled = false;
-    const done = work.finally(() => {
-      settled = true;
-    });
-    done.catch(() => {});
-    for (let idle = 0; !settled; ) {
-      await new Promise((resolve) => setImmediate(resolve));
-      if (settled) break;
-      if (this.world.step()) idle = 0;
-      else {
-        this.world.clock.advance(50);
-        if (++idle > 2_000) throw new Error("nothing happens any more");
-      }
-    }
-    return done;
-  }
-
-  create(options: Partial<ContainerOptions> = {}, epoch = ++this.#epoch): Container {
-    const node = ++this.#node;
-    const container = createContainer({
-      id: 3,
-      epoch,
-      log: this.world.log(node),
-      objects: this.world.store(node),
-      clock: this.world.clock,
-      random: this.world.random,
-      options: { flushIntervalMs: 1_000_000, ...options },
-    });
-    container.onFailed((error) => this.failures.push(error));
-    return container;
-  }
-
-  async open(options: Partial<ContainerOptions> = {}): Promise<Container> {
-    const container = this.create(options);
-    await this.until(container.open());
-    return container;
-  }
-
-  async stream(container: Container, id: Id = STREAM, segments = 1): Promise<void> {
-    await this.until(
-      container.ensureStream({
-        id,
-        segments: Array.from({ length: segments }, (_, number) => ({ ...SEGMENT, number })),
-        contentType: "text/plain",
-        closed: false,
-      }),
-    );
-  }
-
-  async readAll(container: Container, id: Id = STREAM, eventsMax = 3): Promise<ReadEvent[]> {
-    const events: ReadEvent[] = [];
-    for (let chain = 0; ; ) {
-      const page = await this.until(container.read(id, chain, { eventsMax, bytesMax: 1_000_000 }));
-      if (page.events.length === 0) return events;
-      expect(page.nextChain).toBe(chain + page.events.length);
-      events.push(...page.events);
-      chain = page.nextChain;
-    }
-  }
-
-  async texts(container: Container, id: Id = STREAM): Promise<string[]> {
-    return (await this.readAll(container, id)).map((event) =>
-      event.gap ? `gap ${event.gap.first}+${event.gap.count}` : decoder.decode(event.data),
-    );
-  }
-
-  async code(work: Promise<unknown>): Promise<TributaryError> {
-    const error = await this.until(
-      work.then(
-        () => undefined,
-        (reason: unknown) => reason,
-      ),
-    );
-    if (!hasCode(error, (error as TributaryError).code)) throw error;
-    return error;
-  }
-}
-
-function pack(texts: readonly string[], keys?: readonly string[]): EventPack {
-  const payload = new TextEncoder().encode(texts.join(""));
-  let at = 0;
-  const ends = texts.map((text) => (at += text.length));
-  return { count: texts.length, payload, ends, keys, timesMs: undefined };
-}
-
-function request(texts: readonly string[], more: Partial<AppendRequest> = {}): AppendRequest {
-  return { events: pack(texts), contentType: undefined, ...more };
-}
 
 describe("blocks of gateways", () => {
   it("are appended once, trimmed where they overlap, and refused behind a gap", async () => {
@@ -245,7 +141,7 @@ describe("own appends", () => {
     await bench.stream(container);
     const producer = (seq: number, epoch = 0) => ({ producer: { id: "p", epoch, seq } });
     const append = (more: Partial<AppendRequest>, texts = ["x"]) => bench.until(container.append(STREAM, request(texts, more)));
-    const code = (more: Partial<AppendRequest>) => bench.code(container.append(STREAM, request(["never"], more)));
+    const code = (more: Partial<AppendRequest>) => bench.error(container.append(STREAM, request(["never"], more)));
     expect((await code(producer(1))).details).toEqual({ expected: 0, received: 1 });
     expect(await append(producer(0))).toEqual({ duplicate: false, nextChain: 1, closed: false, producerSeq: 0 });
     expect(await append(producer(1), ["y", "z"])).toEqual({ duplicate: false, nextChain: 3, closed: false, producerSeq: 1 });

@@ -1,0 +1,236 @@
+import { crc32c } from "@tributary/common/checksum";
+import { TributaryError } from "@tributary/common/errors";
+import { type Block, decodeBlock } from "@tributary/common/format/block";
+import { SLICE_STATUS } from "@tributary/common/uplink-protocol";
+import { describe, expect, it } from "vitest";
+import type { Container } from "./container.ts";
+import { Bench, request, STREAM, WRITER } from "./testing/bench.ts";
+import { block, numbered, SEGMENT } from "./testing/gateway.ts";
+
+const FLUSH_ALWAYS = { flushBytes: 1 };
+const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i + 1));
+
+async function fill(bench: Bench, container: Container, from: number, to: number): Promise<void> {
+  for (let number = from; number <= to; number++) {
+    const events = numbered(number, number);
+    await bench.until(container.appendBlock(block(WRITER, [{ streamId: STREAM, previous: number - 1, events }])));
+  }
+}
+
+function levels(container: Container): readonly [number, number] | undefined {
+  const { incarnation, lane, writer } = WRITER;
+  return container.levels({ writer, entries: [{ streamId: STREAM, segment: SEGMENT, incarnation, lane }] }).entries[0];
+}
+
+const tieredAll = (container: Container) => () => container.status().eventsTiered === container.status().eventsDurable;
+
+describe("a flush", () => {
+  it("brings events and state into the tier, then lets go of memory and WAL", async () => {
+    const bench = new Bench();
+    const container = await bench.open({ ...FLUSH_ALWAYS, checkpointObjectsMax: 2 });
+    const told: number[] = [];
+    container.onTiered((id) => told.push(id));
+    await bench.stream(container);
+    expect(levels(container)).toEqual([0, 0]);
+    for (let round = 0; round < 6; round++) {
+      await fill(bench, container, round * 5 + 1, round * 5 + 5);
+      expect(levels(container)?.[0]).toBe(round * 5 + 5);
+      await bench.settle(tieredAll(container));
+      expect(levels(container)).toEqual([round * 5 + 5, round * 5 + 5]);
+      expect(await bench.texts(container)).toEqual(numbers(round * 5 + 5));
+    }
+    expect(told.length).toBeGreaterThan(5);
+    expect(new Set(told)).toEqual(new Set([3]));
+    expect(container.status().bytesInMemory).toBeLessThan(1_000);
+    expect(bench.world.first).toBeGreaterThan(20);
+    const names = [...bench.world.objects.keys()];
+    expect(names.every((name) => /^g0\/c00003\/(blocks|snapshot)\/\d{10}-\d{10}-\d{16}\.trib$/.test(name))).toBe(true);
+    const next = await bench.open(FLUSH_ALWAYS);
+    expect(levels(next)).toEqual([30, 30]);
+    expect(next.status()).toMatchObject({ eventsDurable: 30, eventsTiered: 30 });
+    expect(await bench.texts(next)).toEqual(numbers(30));
+    await fill(bench, next, 30, 31);
+    expect(await bench.texts(next)).toEqual(numbers(31));
+  });
+
+  it("on closing leaves nothing to replay", async () => {
+    const bench = new Bench();
+    const container = await bench.open();
+    await bench.stream(container);
+    await fill(bench, container, 1, 3);
+    expect(bench.world.objects.size).toBe(0);
+    await bench.until(container.close());
+    expect(bench.world.objects.size).toBe(1);
+    expect(bench.world.last - bench.world.first).toBe(0);
+    expect((await bench.error(container.append(STREAM, request(["x"])))).code).toBe("SHUTTING_DOWN");
+    expect(await bench.texts(await bench.open())).toEqual(numbers(3));
+  });
+
+  it("is carried through although the store fails or leaves its results unknown", async () => {
+    const bench = new Bench();
+    const container = await bench.open(FLUSH_ALWAYS);
+    await bench.stream(container);
+    bench.world.faults = { landed: 0, lost: 0, late: 0, object: 0.7 };
+    await fill(bench, container, 1, 8);
+    await bench.settle(tieredAll(container));
+    bench.world.faults = { landed: 0, lost: 0, late: 0, object: 0 };
+    expect(await bench.texts(container)).toEqual(numbers(8));
+    expect(bench.failures).toEqual([]);
+  });
+
+  it("truncates nothing when the store gives back other bytes than it took", async () => {
+    for (const damage of [
+      (data: Uint8Array) => data.subarray(1),
+      (data: Uint8Array) => data.map((byte, i) => (i === 40 ? byte ^ 1 : byte)),
+    ]) {
+      const bench = new Bench();
+      bench.wrapStore = (store) => ({ ...store, put: (name, data) => store.put(name, damage(data)) });
+      const container = await bench.open(FLUSH_ALWAYS);
+      const stream = bench.stream(container).catch(() => {});
+      await bench.settle(() => bench.failures.length > 0);
+      await stream;
+      expect(bench.failures[0]?.code).toBe("STORE_CORRUPT");
+      expect(bench.world.first).toBe(1);
+      expect((await bench.error(container.append(STREAM, request(["x"])))).code).toBe("CONTAINER_NOT_OWNED");
+      bench.wrapStore = (store) => store;
+      const next = await bench.open(FLUSH_ALWAYS);
+      await bench.stream(next);
+      await fill(bench, next, 1, 2);
+      await bench.settle(tieredAll(next));
+      expect(await bench.texts(await bench.open())).toEqual(numbers(2));
+    }
+  });
+
+  it("that cannot go on holds appends back until it can", async () => {
+    const bench = new Bench();
+    let broken = true;
+    bench.wrapStore = (store) => ({
+      ...store,
+      put: async (name, data) => {
+        if (broken) throw new TributaryError("STORAGE_FULL", "simulated");
+        return store.put(name, data);
+      },
+    });
+    const container = await bench.open({ ...FLUSH_ALWAYS, unflushedBytesMax: 20_000 });
+    await bench.stream(container);
+    let taken = 0;
+    for (let refused = false; !refused; ) {
+      try {
+        await bench.until(container.append(STREAM, request(["x".repeat(1_000)])));
+        taken++;
+      } catch (error) {
+        expect((error as TributaryError).code).toBe("OVERLOADED");
+        refused = true;
+      }
+      expect(taken).toBeLessThan(100);
+    }
+    expect(taken).toBeGreaterThan(5);
+    expect(await bench.texts(container)).toHaveLength(taken);
+    broken = false;
+    await bench.settle(tieredAll(container));
+    await bench.until(container.append(STREAM, request(["again"])));
+    expect(await bench.texts(container)).toHaveLength(taken + 1);
+  });
+});
+
+describe("damage", () => {
+  const flipped = (bytes: Uint8Array, at: number) => bytes.map((byte, i) => (i === at ? byte ^ 0x10 : byte));
+
+  async function tieredAndNot(): Promise<{ bench: Bench; container: Container }> {
+    const bench = new Bench();
+    const container = await bench.open({ flushBytes: 4_000 });
+    await bench.stream(container);
+    await fill(bench, container, 1, 12);
+    await bench.until(container.close());
+    const next = await bench.open();
+    await fill(bench, next, 13, 16);
+    return { bench, container: next };
+  }
+
+  it("of an object of the tier is an error that names it, never other data", async () => {
+    const { bench } = await tieredAndNot();
+    const good = new Map(bench.world.objects);
+    for (const [name, object] of good) {
+      for (let at = 8; at < object.length; at += 7) {
+        bench.world.objects.set(name, flipped(object, at));
+        const next = bench.create();
+        let error: TributaryError | undefined;
+        try {
+          await bench.until(next.open());
+          expect((await bench.texts(next)).slice(0, 16)).toEqual(numbers(16));
+        } catch (caught) {
+          error = caught as TributaryError;
+        }
+        expect(error, `byte ${at}`).toMatchObject({ code: "STORE_CORRUPT", details: { object: name } });
+      }
+      bench.world.objects.delete(name);
+      expect((await bench.error(bench.create().open())).code).toBe("STORE_CORRUPT");
+      bench.world.objects.set(name, object);
+    }
+    expect(await bench.texts(await bench.open())).toEqual(numbers(16));
+  });
+
+  it("of a WAL record stops the container, and keeps the record", async () => {
+    const { bench } = await tieredAndNot();
+    const { first, last } = bench.world;
+    // The records from the checkpoint on are what the state hangs on.
+    for (let seq = first; seq <= last; seq++) {
+      const record = bench.world.records.get(seq) as Uint8Array;
+      for (let at = 0; at < record.length; at += 13) {
+        bench.world.records.set(seq, flipped(record, at));
+        const error = await bench.error(bench.create().open());
+        if (seq === first) expect(["FRAME_CORRUPT", "STORE_CORRUPT"]).toContain(error.code);
+        else {
+          expect(error).toMatchObject({ code: "FRAME_CORRUPT", details: { seq } });
+          expect([...bench.world.objects.keys()].some((name) => name.includes(`/quarantine/${String(seq).padStart(16, "0")}-`))).toBe(true);
+        }
+        expect(bench.world.last).toBe(last);
+      }
+      bench.world.records.set(seq, record);
+    }
+    expect(await bench.texts(await bench.open())).toEqual(numbers(16));
+  });
+
+  it("of a WAL that changed, lost or took back records is noticed", async () => {
+    const { bench } = await tieredAndNot();
+    const { last } = bench.world;
+    const record = (seq: number) => bench.world.records.get(seq) as Uint8Array;
+    const [a, b] = [record(last), record(last - 1)];
+    bench.world.records.set(last - 1, a);
+    bench.world.records.set(last, b);
+    expect((await bench.error(bench.create().open())).code).toBe("FRAME_CORRUPT");
+    bench.world.records.set(last - 1, b);
+    bench.world.records.set(last, b);
+    expect((await bench.error(bench.create().open())).code).toBe("FRAME_CORRUPT");
+    bench.world.records.set(last, a);
+    const container = await bench.open();
+    bench.world.last -= 3;
+    const append = bench.error(container.append(STREAM, request(["lost"])));
+    expect((await append).code).toBe("LOG_RESULT_UNKNOWN");
+    expect(bench.failures.map((error) => error.code)).toEqual(["STORE_CORRUPT"]);
+  });
+
+  it("that its writer packed into a block is read as gap records and bars nothing", async () => {
+    const bench = new Bench();
+    const container = await bench.open();
+    await bench.stream(container);
+    const good = block(WRITER, [{ streamId: STREAM, previous: 0, events: numbered(1, 3) }]);
+    const bytes = Uint8Array.from(good.bytes);
+    bytes[good.chunks[0]?.offset ?? 0] = 0xff;
+    new DataView(bytes.buffer).setUint32(bytes.length - 4, crc32c(bytes.subarray(0, -4)), true);
+    const poison: Block = decodeBlock(bytes);
+    expect((await bench.until(container.appendBlock(poison))).slices).toEqual([[SLICE_STATUS.accepted, 3]]);
+    await fill(bench, container, 4, 4);
+    expect(await bench.texts(container)).toEqual(["gap 1+1", "gap 2+1", "gap 3+1", "4"]);
+    await bench.until(container.close());
+    const next = await bench.open();
+    expect(await bench.texts(next)).toEqual(["gap 1+1", "gap 2+1", "gap 3+1", "4"]);
+    // Where it would have to be trimmed, it is refused.
+    const later = block(WRITER, [{ streamId: STREAM, previous: 3, events: numbered(4, 6) }]);
+    const broken = Uint8Array.from(later.bytes);
+    broken[later.chunks[0]?.offset ?? 0] = 0xff;
+    new DataView(broken.buffer).setUint32(broken.length - 4, crc32c(broken.subarray(0, -4)), true);
+    expect((await bench.error(next.appendBlock(decodeBlock(broken)))).code).toBe("BLOCK_CORRUPT");
+    expect((await bench.until(next.appendBlock(later))).slices).toEqual([[SLICE_STATUS.accepted, 6]]);
+  });
+});
