@@ -4,6 +4,8 @@ import type { Bus, RequestHandler, Subscription } from "../ports/bus.ts";
 
 /** Requests without an answer; more are refused. */
 const REQUESTS_WAITING_MAX = 1024;
+/** Handlers of one server that run, those whose requesters gave up included; more are refused. */
+const HANDLERS_RUNNING_MAX = 4096;
 /** Published messages on their way to subscribers; more are dropped, as the port allows. */
 const MESSAGES_WAITING_MAX = 65_536;
 
@@ -49,6 +51,8 @@ class MemoryBus implements Bus {
         return reject(new TributaryError("OVERLOADED", "too many requests wait for an answer"));
       const responders = this.#responders(subject);
       if (responders.length === 0) return reject(noResponder(subject));
+      if (responders.some((server) => server.running.size >= HANDLERS_RUNNING_MAX))
+        return reject(new TributaryError("OVERLOADED", `${subject} is busy`, { subject }));
       const fail = (error: TributaryError) => {
         finish();
         reject(error);
