@@ -90,7 +90,10 @@ class WalContainer implements Container {
       const { durable, committer } = await this.#takeOver();
       this.#walFirst = (await log.state()).first;
       this.#lastReplayMs = clock.monotonicMs() - startedMs;
-      if (this.#refusal) throw this.#refusal;
+      if (this.#refusal) {
+        committer.stop(this.#refusal);
+        throw this.#refusal;
+      }
       this.#running = { durable, committer, flusher: this.#createFlusher(durable, committer) };
       this.#running.flusher.poke();
     } catch (error) {

@@ -212,7 +212,7 @@ class Builder {
 
 /** Bytes that a block takes in a frame at most. */
 export function blockItemBytes(block: Block): number {
-  return block.bytes.length + 64 + block.slices.length * 28;
+  return block.bytes.length + 64 + block.slices.length * 32;
 }
 
 /** Bytes that an own append takes in a frame at most. @throws BATCH_TOO_LARGE */

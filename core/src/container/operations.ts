@@ -246,7 +246,7 @@ export function eventsAdded(operation: AppendBlock, decision: SliceDecision): nu
 export function headerBytesMax(operation: Operation): number {
   switch (operation.type) {
     case "append-block":
-      return 64 + operation.decisions.length * 28;
+      return 64 + operation.decisions.length * 32;
     case "register-stream":
       return 128 + operation.contentType.length * 3 + operation.segments.length * 15;
     case "set-producer":

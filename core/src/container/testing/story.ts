@@ -53,6 +53,7 @@ export class Story {
   readonly #seen = new Map<string, string>();
   readonly #owners: Owner[] = [];
   readonly #clients: Client[] = [];
+  readonly #lastChecks: ((container: Container) => Promise<void>)[] = [];
   readonly #checks: ((events: ReadonlyMap<Id, readonly ReadEvent[]>) => void)[] = [];
   #epoch = 0;
   #over = false;
@@ -65,6 +66,7 @@ export class Story {
     for (let i = 0; i < 2; i++) this.#addProducer(i);
     this.#addPlainCaller();
     this.#addReader();
+    this.#addShortLived();
   }
 
   async run(steps: number): Promise<void> {
@@ -215,6 +217,7 @@ export class Story {
         if (ordinals.length !== length || ordinals.some((ordinal, at) => ordinal !== at)) this.failures.push("ordinals are not contiguous");
       }
     }
+    for (const check of this.#lastChecks) await this.#drive(check(owner.container));
     await this.#drive(owner.container.close());
     return all;
   }
@@ -371,6 +374,41 @@ export class Story {
         .filter((data) => data.startsWith("plain"));
       if (new Set(read).size !== read.length) this.failures.push("plain: an event is there twice");
       for (const text of acknowledged) if (!read.includes(text)) this.failures.push(`${text} was acknowledged and is lost`);
+    });
+  }
+
+  /** Streams that come and go: once a deletion is answered, nobody finds the stream again. */
+  #addShortLived(): void {
+    let count = 0;
+    const kept = new Map<Id, string[]>();
+    const deleted = new Set<Id>();
+    this.#clients.push({
+      name: "short-lived streams",
+      run: async ({ container, death }) => {
+        const streamId = String(count++).padStart(32, "0");
+        const wait = <T>(work: Promise<T>) => Promise.race([work, death]);
+        await wait(container.ensureStream({ id: streamId, segments: [SEGMENT], contentType: "text/plain", closed: false }));
+        const texts: string[] = [];
+        kept.set(streamId, texts);
+        for (let i = 0; i < 3; i++) {
+          await wait(container.append(streamId, { events: pack(`${streamId} ${i}`, ""), contentType: undefined }));
+          texts.push(`${streamId} ${i}`);
+        }
+        if (this.world.chance(0.3)) return;
+        kept.delete(streamId);
+        await wait(container.deleteStream(streamId));
+        deleted.add(streamId);
+      },
+    });
+    this.#lastChecks.push(async (container) => {
+      for (const streamId of deleted) if (container.knowsStream(streamId)) this.failures.push(`${streamId} was deleted and is there`);
+      for (const [streamId, texts] of kept) {
+        const page = await container.read(streamId, 0, { eventsMax: 10, bytesMax: 10_000 });
+        const read = page.events.map((event) => Buffer.from(event.data).toString());
+        // An append without an answer may be there as well.
+        if (read.length > texts.length + 1 || texts.some((text, i) => read[i] !== text))
+          this.failures.push(`${streamId}: ${texts} became ${read}`);
+      }
     });
   }
 
