@@ -1,0 +1,152 @@
+import { decodeBlock } from "@tributary/common/format/block";
+import { LIMITS } from "@tributary/common/limits";
+import { describe, expect, it } from "vitest";
+import type { StateChange } from "./edge-store.ts";
+import { mapStream, seededRandom } from "./testing/gateway-model.ts";
+import { Site } from "./testing/site.ts";
+
+/** Text that hardly compresses. */
+function noise(seed: number, bytes: number): string {
+  const random = seededRandom(seed);
+  return Buffer.from(random.bytes(Math.ceil((bytes * 3) / 4)))
+    .toString("base64")
+    .slice(0, bytes);
+}
+
+async function openSite(segments = 1): Promise<Site> {
+  const site = new Site(21);
+  await site.open();
+  await site.create(segments);
+  return site;
+}
+
+const commitTexts = (site: Site, texts: readonly string[], changes: readonly StateChange[] = []) =>
+  site.gateway.commit(
+    site.store,
+    texts.map((text) => ({ stream: site.id(0), key: "k", text })),
+    changes,
+  );
+
+describe("uplink units", () => {
+  it("pass a large commit as it is in the log; only its first one in an incarnation is linked to the parent", async () => {
+    const site = await openSite();
+    await commitTexts(site, ["x"], site.mapping(0, false, 1));
+    await site.restart();
+    for (const n of [1, 2, 3]) await commitTexts(site, [noise(n, 60_000)]);
+    const units = await site.store.uplinkNext(Number.POSITIVE_INFINITY);
+    expect(units.map((unit) => unit.blocks.length)).toEqual([1, 1, 1, 1]);
+    const [, second, third, fourth] = units.map((unit) => unit.blocks[0]?.bytes as Uint8Array);
+    const inLog = (bytes: Uint8Array) => [...site.disk.records.values()].some((data) => Buffer.from(data).includes(Buffer.from(bytes)));
+    expect([second, third, fourth].map((bytes) => inLog(bytes as Uint8Array))).toEqual([false, true, true]);
+    expect(decodeBlock(second as Uint8Array).slices[0]?.parent?.last).toBe(1);
+    for (const unit of units) for (const block of unit.blocks) site.core.append(block);
+    site.checkCore();
+  });
+
+  it("merge small commits, across streams, into few blocks", async () => {
+    const site = await openSite();
+    await commitTexts(site, [], site.mapping(0, false, 1));
+    for (let n = 0; n < 500; n++) await commitTexts(site, [`event ${n}`]);
+    const units = await site.store.uplinkNext(Number.POSITIVE_INFINITY);
+    expect(units).toHaveLength(1);
+    const slices = decodeBlock(units[0]?.blocks[0]?.bytes as Uint8Array).slices;
+    expect(slices).toMatchObject([{ first: 1, last: 500, count: 500, previous: 0 }]);
+    expect(units[0]).toMatchObject({ events: 500, payloadBytes: 4390 });
+  });
+
+  it("respect the largest block with a batch that does not compress", async () => {
+    const site = await openSite(2);
+    const texts = Array.from({ length: 9 }, (_, n) => noise(n + 1, LIMITS.eventBytesMax));
+    await site.gateway.commit(
+      site.store,
+      texts.map((text, n) => ({ stream: site.id(0), key: n % 2 === 0 ? "a" : "engine-1", text })),
+      site.mapping(0, false, 2),
+    );
+    const units = await site.store.uplinkNext(1);
+    for (const unit of units) {
+      for (const block of unit.blocks) {
+        expect(block.bytes.length).toBeLessThanOrEqual(LIMITS.blockBytesMax);
+        site.core.append(block);
+      }
+    }
+    site.checkCore();
+  });
+
+  it("wait for a stream that is not mapped, and send everything before it", async () => {
+    const site = await openSite();
+    await site.create(1);
+    await commitTexts(site, ["a"], site.mapping(0, false, 1));
+    await site.gateway.commit(site.store, [{ stream: site.id(1), key: "", text: "b" }]);
+    await commitTexts(site, ["c"]);
+    expect(await site.send(1_000_000, 10, true)).toBe(1);
+    expect(await site.send(1_000_000, 10, true)).toBe(0);
+    expect(await site.store.usage()).toMatchObject({ eventsHeld: 2, eventsUnsent: 2 });
+    await site.gateway.commit(site.store, [], site.mapping(1, true, 1));
+    expect(await site.send(1_000_000, 10, true)).toBe(1);
+    site.checkCore();
+  });
+
+  it("give up the events of a deleted stream: with gap records where the core has it, else by themselves", async () => {
+    const site = await openSite();
+    await site.create(1);
+    await commitTexts(site, ["a", "b"], site.mapping(0, false, 1));
+    await site.gateway.commit(site.store, [{ stream: site.id(1), key: "", text: "c" }]);
+    const deleted: StateChange[] = [0, 1].map((n) => ({ type: "delete-stream", id: site.id(n) }));
+    await site.gateway.commit(site.store, [], deleted);
+    const units = await site.store.uplinkNext(1_000_000);
+    const slices = units.flatMap((unit) => unit.blocks.flatMap((block) => decodeBlock(block.bytes).slices));
+    expect(slices).toMatchObject([{ kind: "gap", first: 1, last: 2, count: 2, reason: "quarantined" }]);
+    await site.store.uplinkFree(units.at(-1)?.unit as number);
+    expect(await site.store.usage()).toMatchObject({ eventsHeld: 0, eventsSkipped: 3 });
+    // Nothing of them is held: the next incarnation knows them no more, once a checkpoint has said so.
+    for (let n = 0; n < 20; n++) await site.gateway.commit(site.store, [], [{ type: "packet-id", clientId: "c", packetId: n + 1 }]);
+    await site.store.uplinkNext(1);
+    await site.store.close();
+    const opened = await site.store.open();
+    expect(opened.state.streams).toEqual([]);
+  });
+
+  it("name no unit from before a rewind, and report what is held from then on", async () => {
+    const site = await openSite();
+    await commitTexts(site, ["a"], site.mapping(0, false, 1));
+    const [before] = await site.store.uplinkNext(1);
+    await site.store.uplinkRewind();
+    expect(await site.store.uplinkFree(before?.unit as number)).toEqual({ events: 0, firstOrdinals: [] });
+    const [after] = await site.store.uplinkNext(1);
+    expect(after?.unit).toBeGreaterThan(before?.unit as number);
+    const freed = await site.store.uplinkFree(after?.unit as number);
+    expect(freed).toEqual({ events: 1, firstOrdinals: [{ streamId: site.id(0), firstOrdinal: 1 }] });
+  });
+
+  it("refuse a second stream under an id that is taken", async () => {
+    const site = await openSite();
+    await site.create(1);
+    const mapping = { id: site.id(0), segments: 1, containers: [0] };
+    await site.gateway.commit(site.store, [], [mapStream(site.id(0), mapping)]);
+    await expect(site.gateway.commit(site.store, [], [mapStream(site.id(1), mapping)])).rejects.toMatchObject({ code: "INTERNAL" });
+    await expect(site.store.usage()).rejects.toMatchObject({ code: "LOG_CLOSED" });
+    await site.reopen();
+    expect(await site.store.usage()).toMatchObject({ eventsHeld: 0 });
+  });
+});
+
+describe("recovery", () => {
+  it("reads no more than what lies behind the last checkpoint, however large the backlog", async () => {
+    const site = await openSite();
+    for (let n = 0; n < 3_000; n++) await commitTexts(site, [`event ${n}`]);
+    await site.store.close();
+    const opened = await site.store.open();
+    expect(opened.report.recordsRead).toBeLessThan(20);
+    expect(opened.state.streams[0]).toMatchObject({ nextOrdinal: 3_000, firstOrdinal: 0 });
+    expect(await site.store.usage()).toMatchObject({ eventsHeld: 3_000, eventsUnsent: 3_000 });
+  });
+
+  it("keeps a few checkpoints' worth of the log once everything is freed", async () => {
+    const site = await openSite();
+    for (let n = 0; n < 600; n++) {
+      await commitTexts(site, [`event ${n}`], n === 0 ? site.mapping(0, false, 1) : []);
+      await site.send(1_000_000, 10, true);
+    }
+    expect(site.disk.records.size).toBeLessThan(60);
+  });
+});
