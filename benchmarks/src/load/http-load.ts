@@ -1,5 +1,6 @@
 import { connect, type Socket } from "node:net";
 import { parseArgs } from "node:util";
+import { Gathering } from "./gathering.ts";
 import { HttpAnswerReader } from "./http-answer.ts";
 import { LatencyHistogram } from "./latency-histogram.ts";
 import { LoadMeter, type LoadResult } from "./load-result.ts";
@@ -56,26 +57,28 @@ function authorization(options: HttpLoadOptions): Record<string, string> {
 class HttpLoad {
   readonly options: HttpLoadOptions;
   readonly meter: LoadMeter = new LoadMeter(new LatencyHistogram());
+  readonly gathering: Gathering;
   readonly refusals: Record<string, number> = {};
   reconnects = 0;
   stopping = false;
   readonly #devices: Device[];
-  #open = 0;
-  #allOpen: () => void = () => {};
 
   constructor(options: HttpLoadOptions) {
     this.options = options;
+    this.gathering = new Gathering(options.connections);
     this.#devices = Array.from({ length: options.connections }, (_, n) => new Device(this, n));
   }
 
   async measure(): Promise<LoadResult> {
     const { options } = this;
-    const startedMs = performance.now();
-    await new Promise<void>((resolve) => {
-      this.#allOpen = resolve;
-      for (const device of this.#devices) device.open();
-    });
-    const connectMs = Math.round(performance.now() - startedMs);
+    const connectMs = await this.gathering
+      .of(() => {
+        for (const device of this.#devices) device.open();
+      })
+      .catch((error: unknown) => {
+        for (const device of this.#devices) device.leave();
+        throw error;
+      });
     for (const device of this.#devices) device.begin();
     let next = 0;
     const stopPacer =
@@ -107,11 +110,6 @@ class HttpLoad {
     };
   }
 
-  deviceOpen(): void {
-    this.#open++;
-    if (this.#open === this.#devices.length) this.#allOpen();
-  }
-
   async #settle(): Promise<void> {
     this.stopping = true;
     const untilMs = performance.now() + SETTLE_MS_MAX;
@@ -139,6 +137,7 @@ class Device {
   #connected = false;
   #begun = false;
   #everOpen = false;
+  #left = false;
   #inFlight = false;
 
   constructor(load: HttpLoad, n: number) {
@@ -185,14 +184,16 @@ class Device {
       else this.#next();
       if (this.#everOpen) return;
       this.#everOpen = true;
-      this.#load.deviceOpen();
+      this.#load.gathering.arrived();
     });
     socket.on("error", () => {});
     socket.on("close", () => {
       this.#connected = false;
-      if (this.#load.stopping && !this.#inFlight) return;
-      this.#load.reconnects++;
-      setTimeout(() => this.open(), RECONNECT_MS);
+      if (this.#left || (this.#load.stopping && !this.#inFlight)) return;
+      if (this.#everOpen) this.#load.reconnects++;
+      setTimeout(() => {
+        if (!this.#left) this.open();
+      }, RECONNECT_MS);
     });
   }
 
@@ -207,7 +208,7 @@ class Device {
   }
 
   leave(): void {
-    this.#socket?.removeAllListeners("close");
+    this.#left = true;
     this.#socket?.destroy();
   }
 

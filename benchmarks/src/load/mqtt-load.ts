@@ -1,5 +1,6 @@
 import { connect, type Socket } from "node:net";
 import { parseArgs } from "node:util";
+import { Gathering } from "./gathering.ts";
 import { LatencyHistogram } from "./latency-histogram.ts";
 import { LoadMeter, type LoadResult } from "./load-result.ts";
 import { startPacer } from "./pacer.ts";
@@ -43,26 +44,28 @@ export async function runMqttLoad(options: MqttLoadOptions): Promise<LoadResult>
 class MqttLoad {
   readonly options: MqttLoadOptions;
   readonly meter: LoadMeter = new LoadMeter(new LatencyHistogram());
+  readonly gathering: Gathering;
   readonly refusals: Record<string, number> = {};
   reconnects = 0;
   stopping = false;
   readonly #devices: Device[];
-  #accepted = 0;
-  #allAccepted: () => void = () => {};
 
   constructor(options: MqttLoadOptions) {
     this.options = options;
+    this.gathering = new Gathering(options.connections);
     this.#devices = Array.from({ length: options.connections }, (_, n) => new Device(this, n));
   }
 
   async measure(): Promise<LoadResult> {
     const { options } = this;
-    const startedMs = performance.now();
-    await new Promise<void>((resolve) => {
-      this.#allAccepted = resolve;
-      for (const device of this.#devices) device.open();
-    });
-    const connectMs = Math.round(performance.now() - startedMs);
+    const connectMs = await this.gathering
+      .of(() => {
+        for (const device of this.#devices) device.open();
+      })
+      .catch((error: unknown) => {
+        for (const device of this.#devices) device.leave();
+        throw error;
+      });
     for (const device of this.#devices) device.begin();
     let next = 0;
     const stopPacer =
@@ -92,11 +95,6 @@ class MqttLoad {
       refusals: this.refusals,
       eventsLate,
     };
-  }
-
-  deviceAccepted(): void {
-    this.#accepted++;
-    if (this.#accepted === this.#devices.length) this.#allAccepted();
   }
 
   /** Sends nothing new, waits for what is in flight, and leaves. */
@@ -135,6 +133,7 @@ class Device {
   #session = false;
   #begun = false;
   #everAccepted = false;
+  #left = false;
   /** Bytes of an answer that has not fully arrived. */
   #rest: Buffer = Buffer.alloc(0);
 
@@ -186,9 +185,11 @@ class Device {
     socket.on("error", () => {});
     socket.on("close", () => {
       this.#session = false;
-      if (this.#load.stopping && this.inFlight === 0) return;
-      this.#load.reconnects++;
-      setTimeout(() => this.open(), RECONNECT_MS);
+      if (this.#left || (this.#load.stopping && this.inFlight === 0)) return;
+      if (this.#everAccepted) this.#load.reconnects++;
+      setTimeout(() => {
+        if (!this.#left) this.open();
+      }, RECONNECT_MS);
     });
   }
 
@@ -204,8 +205,7 @@ class Device {
   }
 
   leave(): void {
-    this.#load.stopping = true;
-    this.#socket?.removeAllListeners("close");
+    this.#left = true;
     this.#socket?.end(Buffer.from([0xe0, 0]));
   }
 
@@ -243,7 +243,7 @@ class Device {
     this.#resend();
     if (this.#everAccepted) return;
     this.#everAccepted = true;
-    this.#load.deviceAccepted();
+    this.#load.gathering.arrived();
   }
 
   /** What was not acknowledged, in its order, as duplicates [MQTT-4.4.0-1]. */
