@@ -269,6 +269,22 @@ describe("acknowledgements", () => {
     expect(ingest.events.map((event) => event.data)).toEqual(["a", "b"]);
   });
 
+  it("accepts a clean session once there is room to record it", async () => {
+    const { ingest, listener, counters } = await start();
+    const before = await peer(listener.port, { clientId: "d", clean: false });
+    before.publish("s/t", "a", 2, 5);
+    expect(await before.next()).toMatchObject({ cmd: "pubrec" });
+    ingest.admission = "full";
+    const clean = await MqttPeer.open(listener.port);
+    cleanups.push(() => clean.destroy());
+    clean.sendConnect({ clientId: "d" });
+    await vi.waitFor(() => expect(counters.waits).toBe(1));
+    ingest.admission = "accepted";
+    ingest.commit();
+    expect(await clean.next()).toMatchObject({ cmd: "connack", returnCode: 0 });
+    expect(ingest.hasPacketIds("d")).toBe(false);
+  });
+
   it("refuses the connection when the clean session cannot be made durable", async () => {
     const { ingest, listener } = await start();
     ingest.automatic = false;

@@ -46,7 +46,15 @@ const CLOSE_MS_MAX = 5_000;
 /** Ends that are a client's own affair. */
 const QUIET_REASONS: ReadonlySet<CloseReason> = new Set(["disconnect", "connection-lost", "stopping"]);
 
-/** @throws PORT_IN_USE, CONFIG_INVALID */
+/**
+ * MQTT 3.1.1 (and 3.1) for devices that publish. What a broker does beyond that is answered, not done: subscriptions are refused in
+ * SUBACK, the retain flag and a will's QoS mean nothing here. Readers use HTTP.
+ *
+ * MQTT 3.1.1 has no answer that refuses a publish. Where one cannot be taken (topic, size, quota, disk, closed stream), the connection
+ * is closed without an acknowledgement, and the reason is counted and logged; where it cannot be taken yet, the connection waits.
+ *
+ * @throws PORT_IN_USE, CONFIG_INVALID
+ */
 export async function createMqttListener(dependencies: MqttListenerDependencies): Promise<MqttListener> {
   const hub = new MqttHub(dependencies);
   const { host, port } = dependencies.options;
