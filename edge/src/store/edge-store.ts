@@ -41,7 +41,7 @@ export interface EdgeStore {
 
   /**
    * Own events of a stream in its local order, from a local ordinal on; empty if nothing durable lies there. What was dropped or
-   * lost to damage shows as gaps. Below `firstOrdinal` it serves what happens to be there still, or nothing.
+   * lost to damage shows as gaps. What was freed may still be there; where it is not, the page begins with the first event that is.
    */
   readLocal(streamId: Id, fromOrdinal: number, bounds: { eventsMax: number; bytesMax: number }): Promise<LocalPage>;
   /**

@@ -100,7 +100,11 @@ export class LocalReader {
         const first = stream.first + stream.shift;
         if (first > page.next) {
           // Freed and gone, or a gap that became known meanwhile, or lost.
-          if (page.next < (this.#of.state.streams.get(id)?.firstOrdinal ?? 0)) return undefined;
+          const firstHeld = this.#of.state.streams.get(id)?.firstOrdinal ?? 0;
+          if (page.next < firstHeld) {
+            if (!page.skipTo(Math.min(first, firstHeld))) return undefined;
+            continue;
+          }
           if (this.#of.gaps().localAt(id, page.next)) return entry.seq;
           const gapEnd = Math.min(first, this.#of.gaps().nextLocal(id, page.next) ?? first);
           page.addGap(lostGap(entry, stream, page.next, gapEnd));
@@ -147,6 +151,13 @@ class Page {
 
   get full(): boolean {
     return this.#events.length > 0 && (this.#events.length >= this.#bounds.eventsMax || this.#bytes >= this.#bounds.bytesMax);
+  }
+
+  /** What was freed is left out at the beginning of a page, and ends it elsewhere. */
+  skipTo(ordinal: number): boolean {
+    if (this.#events.length > 0) return false;
+    this.next = ordinal;
+    return true;
   }
 
   finish(): LocalPage {

@@ -148,5 +148,12 @@ describe("recovery", () => {
       await site.send(1_000_000, 10, true);
     }
     expect(site.disk.records.size).toBeLessThan(60);
+    // A reader at the beginning gets what is still there.
+    await commitTexts(site, ["held"]);
+    const { events, nextOrdinal } = await site.store.readLocal(site.id(0), 0, { eventsMax: 1_000, bytesMax: 100_000 });
+    expect(events[0]?.ordinal).toBeGreaterThan(500);
+    expect(events.some((event) => event.gap)).toBe(false);
+    expect(nextOrdinal).toBe(601);
+    expect(Buffer.from(events.at(-1)?.data ?? []).toString()).toBe("held");
   });
 });
