@@ -1,7 +1,7 @@
 import { createReadStream } from "node:fs";
 import { createInterface } from "node:readline";
 
-/** One finished system call of a trace made with `strace -f -y -ttt -xx`. */
+/** One finished system call of a trace made with `strace -f -yy -ttt -xx`. */
 export interface SystemCall {
   readonly name: string;
   /** Target of the file descriptor: a path, or "TCP:[local->remote]" for a socket. */
@@ -18,7 +18,7 @@ export interface SystemCall {
 const WHOLE = /^(\d+)\s+[\d.]+ (\w+)\((.*)\)\s+= (-?\d+)/;
 const UNFINISHED = /^(\d+)\s+[\d.]+ (\w+)\((.*) <unfinished \.\.\.>$/;
 const RESUMED = /^(\d+)\s+[\d.]+ <\.\.\. (\w+) resumed>(.*)\)\s+= (-?\d+)/;
-const DESCRIPTOR = /^(\d+)<((?:[^<>]|->)*)>/;
+const DESCRIPTOR = /^(\d+)<((?:->|[^<>])*)>/;
 
 export async function readTrace(path: string): Promise<SystemCall[]> {
   const calls: SystemCall[] = [];

@@ -35,6 +35,7 @@ async function trace(context: ScenarioContext, sync: "full" | "off"): Promise<Sc
   mkdirSync(folder, { recursive: true });
   const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
   const tracePath = join(folder, "strace");
+  // -D: the process that is started is the server itself, and gets the signals; strace looks on from beside it.
   const server = new ServerProcess({
     name: "appliance",
     args: [
@@ -45,8 +46,9 @@ async function trace(context: ScenarioContext, sync: "full" | "off"): Promise<Sc
     logPath: join(folder, "appliance.log"),
     runtime: [
       "strace",
+      "-D",
       "-f",
-      "-y",
+      "-yy",
       "-ttt",
       "-xx",
       "-s",
