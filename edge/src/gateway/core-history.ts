@@ -10,6 +10,8 @@ const PLACES_MAX = 512;
 const STREAMS_MAX = 256;
 /** Pages one read may walk through on its way to an ordinal that nobody read before. */
 const PAGES_PER_READ_MAX = 64;
+/** Payload bytes of later events that may stand before an event: more than the events of one block. */
+const OUT_OF_ORDER_BYTES_MAX = 16_777_216;
 
 /** No event of this ordinal or a later one lies before the core offset. */
 interface Place {
@@ -66,11 +68,10 @@ export class CoreHistory {
       const stuck = answer.nextOffset === place.coreOffset;
       place = { ordinal: behind, coreOffset: answer.nextOffset, incarnation, base };
       this.#remember(stream.id, place);
-      const complete = answer.upToDate || stuck || behind >= endOrdinal || foundBytes >= bytesMax;
       const run = contiguousRun(found, fromOrdinal);
-      if (run.length > 0 && (complete || run.length === found.length)) return toPage(run);
-      // Some were given up: what comes behind them goes on.
-      if (complete) return found.length > 0 ? toPage(contiguousRun(found, found[0]?.ordinal ?? 0)) : undefined;
+      if (run.length > 0) return toPage(run);
+      // What has not come behind so much that is later was given up: the next that there is goes on.
+      if (answer.upToDate || stuck || foundBytes >= OUT_OF_ORDER_BYTES_MAX) return toPage(contiguousRun(found, found[0]?.ordinal ?? 0));
     }
     return undefined;
   }

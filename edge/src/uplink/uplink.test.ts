@@ -360,8 +360,42 @@ describe("uplink", () => {
     expect(eventsDropped).toBeGreaterThan(0);
     await w.core.start();
     await w.until(() => w.core.events.length === taken - eventsDropped);
-    expect(w.core.gaps.reduce((sum, gap) => sum + gap.count, 0)).toBe(eventsDropped);
+    expect(gapCount(w.core)).toBe(eventsDropped);
     expect(w.core.textsOf(w.idOf("s"))).toEqual(w.acked.get("s")?.slice(eventsDropped));
+  });
+
+  test("what is dropped while it is out is told to the core as a gap, once", async () => {
+    const w = await start({ diskBytesMax: 20_000, whenFull: "drop-oldest" });
+    await w.core.start();
+    w.put("s");
+    await w.until(() => w.core.events.length === 1);
+    // The core takes blocks and never says that they are safe.
+    for (let i = 0; i < 300; i++) {
+      w.put("s");
+      await w.step();
+      expect(w.store.disk.bytes).toBeLessThanOrEqual(20_000);
+    }
+    expect(w.gateway.status().eventsDropped).toBeGreaterThan(0);
+    const all = w.acked.get("s") ?? [];
+    await w.until(() => w.core.events.length + gapCount(w.core) === all.length);
+    const texts = w.core.textsOf(w.idOf("s"));
+    expect(texts).toEqual(all.filter((text) => texts.includes(text)));
+    w.core.flush(true);
+    await w.until(async () => (await w.held()) === 0);
+  });
+
+  test("events of a stream that was deleted before the core knew it hold up nothing", async () => {
+    const w = await start();
+    w.put("s");
+    await w.step();
+    const deleting = w.gateway.streams.delete(name("s"));
+    await w.step();
+    await deleting;
+    await w.core.start();
+    await w.until(async () => (await w.held()) === 0);
+    expect(w.core.streams.size).toBe(0);
+    w.put("t");
+    await w.until(() => w.core.events.length === 1);
   });
 
   // Lost, doubled and late requests and answers, disconnections, failing commits, kills: in the end every acknowledged event is in
@@ -426,6 +460,10 @@ describe("uplink", () => {
     );
   });
 });
+
+function gapCount(core: ModelCore): number {
+  return core.gaps.reduce((sum, gap) => sum + gap.count, 0);
+}
 
 function byNumber(texts: string[]): string[] {
   return texts.sort((a, b) => Number(a.split(" ")[1]) - Number(b.split(" ")[1]));
