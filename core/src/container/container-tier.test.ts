@@ -4,8 +4,10 @@ import { type Block, decodeBlock } from "@tributary/common/format/block";
 import { SLICE_STATUS } from "@tributary/common/uplink-protocol";
 import { describe, expect, it } from "vitest";
 import type { Container } from "./container.ts";
+import { FRAME_KIND, WAL_START } from "./counting.ts";
 import { Bench, request, STREAM, WRITER } from "./testing/bench.ts";
 import { block, numbered, SEGMENT } from "./testing/gateway.ts";
+import { encodeFrame } from "./wal-frame.ts";
 
 const FLUSH_ALWAYS = { flushBytes: 1 };
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i + 1));
@@ -101,6 +103,43 @@ describe("a flush", () => {
     }
   });
 
+  it("raises levels only for what it carried, and leaves alone what was deleted and came again", async () => {
+    const other = "9".repeat(32);
+    const bench = new Bench();
+    let puts = 0;
+    let released = 0;
+    bench.wrapStore = (store) => ({
+      ...store,
+      put: async (name, data) => {
+        const turn = ++puts;
+        while (turn > released) await new Promise<void>((resolve) => bench.world.clock.setTimer(1, resolve));
+        return store.put(name, data);
+      },
+    });
+    const container = await bench.open({ flushBytes: 3_000 });
+    await bench.stream(container);
+    await bench.stream(container, other);
+    await bench.until(container.append(other, request(["old life"])));
+    await fill(bench, container, 1, 2);
+    await bench.settle(() => puts === 1);
+    await fill(bench, container, 3, 4);
+    await bench.until(container.deleteStream(other));
+    await bench.stream(container, other);
+    await bench.until(container.append(other, request(["new life"])));
+    released = 1;
+    const seen: unknown[] = [];
+    container.onTiered(() => seen.push(levels(container)));
+    await bench.settle(() => seen.length > 0);
+    expect(seen[0]).toEqual([4, 2]);
+    expect(await bench.texts(container, other)).toEqual(["new life"]);
+    released = 100;
+    await bench.until(container.close());
+    const next = await bench.open();
+    expect(levels(next)).toEqual([4, 4]);
+    expect(await bench.texts(next, other)).toEqual(["new life"]);
+    expect(await bench.texts(next)).toEqual(numbers(4));
+  });
+
   it("that cannot go on holds appends back until it can", async () => {
     const bench = new Bench();
     let broken = true;
@@ -188,6 +227,15 @@ describe("damage", () => {
       }
       bench.world.records.set(seq, record);
     }
+    expect(await bench.texts(await bench.open())).toEqual(numbers(16));
+  });
+
+  it("a checkpoint of a deposed owner is not believed", async () => {
+    const { bench } = await tieredAndNot();
+    const position = { ...WAL_START, seq: bench.world.last, epoch: 2, attempt: 1, hash: "ab".repeat(16) };
+    const head = { kind: FRAME_KIND.checkpoint, container: 3, epoch: 1, attempt: 1, number: 99, previousHash: position.hash };
+    const { bytes } = encodeFrame(head, [{ type: "tiered", checkpoint: { position, snapshot: undefined, objects: [] } }]);
+    bench.world.records.set(++bench.world.last, bytes);
     expect(await bench.texts(await bench.open())).toEqual(numbers(16));
   });
 

@@ -142,7 +142,7 @@ describe("own appends", () => {
     const producer = (seq: number, epoch = 0) => ({ producer: { id: "p", epoch, seq } });
     const append = (more: Partial<AppendRequest>, texts = ["x"]) => bench.until(container.append(STREAM, request(texts, more)));
     const code = (more: Partial<AppendRequest>) => bench.error(container.append(STREAM, request(["never"], more)));
-    expect((await code(producer(1))).details).toEqual({ expected: 0, received: 1 });
+    expect((await code(producer(1))).details).toEqual({ expectedSeq: 0, receivedSeq: 1 });
     expect(await append(producer(0))).toEqual({ duplicate: false, nextChain: 1, closed: false, producerSeq: 0 });
     expect(await append(producer(1), ["y", "z"])).toEqual({ duplicate: false, nextChain: 3, closed: false, producerSeq: 1 });
     for (let round = 0; round < 3; round++) {
@@ -156,7 +156,7 @@ describe("own appends", () => {
       }
     }
     expect(await append(producer(0, 4))).toMatchObject({ duplicate: false, nextChain: 4 });
-    expect((await code(producer(2, 0))).details).toEqual({ epoch: 4 });
+    expect((await code(producer(2, 0))).details).toEqual({ producerEpoch: 4 });
     expect(await append({ streamSeq: "b" })).toMatchObject({ nextChain: 5 });
     expect((await code({ streamSeq: "b" })).code).toBe("SEQUENCE_CONFLICT");
     expect((await code({ contentType: "application/json" })).code).toBe("CONTENT_TYPE_MISMATCH");
@@ -185,6 +185,20 @@ describe("own appends", () => {
     container = await bench.open();
     expect(container.knowsStream(STREAM)).toBe(false);
     expect(bench.failures.map((error) => error.code)).toEqual([]);
+  });
+
+  it("come before what closes or deletes their stream in the same frame", async () => {
+    const bench = new Bench();
+    const container = await bench.open();
+    await bench.stream(container);
+    const append = container.append(STREAM, request(["last words"]));
+    const gone = container.deleteStream(STREAM);
+    const late = container.append(STREAM, request(["too late"]));
+    expect((await bench.error(late)).code).toBe("STREAM_UNKNOWN");
+    expect(await bench.until(append)).toMatchObject({ nextChain: 1 });
+    await bench.until(gone);
+    expect(bench.world.last).toBe(3);
+    expect(bench.failures).toEqual([]);
   });
 
   it("are split over blocks where they are large", async () => {

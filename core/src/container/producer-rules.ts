@@ -12,7 +12,9 @@ export function judgeProducer(known: ProducerState | undefined, token: ProducerT
   const { id, epoch, seq } = token;
   if (known && epoch < known.epoch) {
     return refused(
-      new TributaryError("PRODUCER_EPOCH_STALE", `producer '${id}' is at epoch ${known.epoch}, not ${epoch}`, { epoch: known.epoch }),
+      new TributaryError("PRODUCER_EPOCH_STALE", `producer '${id}' is at epoch ${known.epoch}, not ${epoch}`, {
+        producerEpoch: known.epoch,
+      }),
     );
   }
   if (known && epoch > known.epoch && seq !== 0) {
@@ -25,8 +27,8 @@ export function judgeProducer(known: ProducerState | undefined, token: ProducerT
   if (seq > expected) {
     return refused(
       new TributaryError("PRODUCER_SEQUENCE_GAP", `producer '${id}' sent sequence ${seq}, expected was ${expected}`, {
-        expected,
-        received: seq,
+        expectedSeq: expected,
+        receivedSeq: seq,
       }),
     );
   }

@@ -1,4 +1,4 @@
-import { TributaryError } from "@tributary/common/errors";
+import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { Log, LogRecord } from "@tributary/common/ports/log";
 import type { TierReader } from "../tier/tier-reader.ts";
 import { FRAME_KIND, judgeFrame, type WalPosition } from "./counting.ts";
@@ -46,16 +46,26 @@ export async function recover(log: Log, tier: TierReader): Promise<Durable> {
       if (checkpoint && checkpoint.position.seq >= first - 1) candidates.push({ seq: record.seq, checkpoint });
     }
   }
+  let failure: unknown;
   for (const { seq, checkpoint } of candidates.toReversed()) {
     const durable = new Durable(checkpoint, await tier.load(checkpoint));
     let certified = false;
-    for await (const landed of replay(log, durable.position, durable.end)) {
-      certified ||= landed.seq === seq && landed.frame !== undefined;
-      applyLanded(durable, landed);
+    try {
+      for await (const landed of replay(log, durable.position, durable.end)) {
+        certified ||= landed.seq === seq && landed.frame !== undefined;
+        applyLanded(durable, landed);
+      }
+    } catch (error) {
+      if (certified || !hasCode(error, "FRAME_CORRUPT")) throw error;
+      // Seen from a checkpoint that does not count anything may look corrupt; one before it decides.
+      failure = error;
+      continue;
     }
     if (certified) return durable;
   }
-  if (first > 1) throw new TributaryError("STORE_CORRUPT", `the WAL begins at ${first} and holds no checkpoint that counts`);
+  if (first > 1) {
+    throw failure ?? new TributaryError("STORE_CORRUPT", `the WAL begins at ${first} and holds no checkpoint that counts`);
+  }
   const durable = new Durable(NO_CHECKPOINT, emptyTier());
   for await (const landed of replay(log, durable.position, durable.end)) applyLanded(durable, landed);
   return durable;
