@@ -66,9 +66,11 @@ export class EdgeSession {
   #checkpoint: { readonly seq: number; readonly freed: number } | undefined;
   #checkpoints: readonly number[];
   #checkpointInterval: number;
-  /** Cost of a replay since the last checkpoint, and bytes freed since then. */
+  /** Cost of a replay since the last checkpoint. */
   #grown: number;
+  /** Bytes freed since the last checkpoint, and between the one before and that one: these it keeps. */
   #freedBytes = 0;
+  #keptBytes = 0;
   #truncated: number;
   #truncating: Promise<void> = Promise.resolve();
   #failure: TributaryError | undefined;
@@ -160,6 +162,8 @@ export class EdgeSession {
       const { logBytes, ...report } = this.#uplink.free(throughUnit);
       this.#freedBytes += logBytes;
       if (this.#freedBytes >= this.#checkpointInterval) await this.#writeCheckpoint();
+      // Much was freed at once: a second one lets go of what the first still keeps.
+      if (this.#keptBytes >= 2 * this.#checkpointInterval) await this.#writeCheckpoint();
       return report;
     });
   }
@@ -289,6 +293,7 @@ export class EdgeSession {
     this.#checkpoint = { seq, freed: freed.position };
     this.#checkpoints = remember(this.#checkpoints, seq, truncateThrough);
     this.#grown = 0;
+    this.#keptBytes = this.#freedBytes;
     this.#freedBytes = 0;
     this.#checkpointInterval = Math.max(
       this.#options.checkpointBytesMin,

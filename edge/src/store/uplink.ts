@@ -199,7 +199,7 @@ export class Uplink {
 
   async #commitUnit(): Promise<UplinkUnit | undefined> {
     const steps: (MissingNumbers | CommitRecord)[] = [];
-    const cursorMoves: CursorMove[] = [];
+    const cursorMoves = new Map<string, CursorMove>();
     const nextOrdinals = new Map<Id, number>();
     let commits = 0;
     let events = 0;
@@ -218,8 +218,10 @@ export class Uplink {
       if (touched.some(({ localId }) => this.destination(localId).kind === "unresolved")) break;
 
       this.#cursor.advance();
-      for (const move of moves) this.#sent.moveCursor(move);
-      cursorMoves.push(...moves);
+      for (const move of moves) {
+        this.#sent.moveCursor(move);
+        cursorMoves.set(`${move.localId}.${move.lane}`, move);
+      }
       steps.push(...missing);
       this.#sent.position = entry.seq;
       logBytes += entry.bytes;
@@ -247,7 +249,7 @@ export class Uplink {
       if ("kind" in step) builder.addCommit(step, commits === 1);
       else builder.addMissing(step);
     }
-    return this.#handOut(builder, { nextOrdinals, gaps: 0, events, logBytes, cursorMoves });
+    return this.#handOut(builder, { nextOrdinals, gaps: 0, events, logBytes, cursorMoves: [...cursorMoves.values()] });
   }
 
   #builder(): UnitBuilder {

@@ -25,7 +25,7 @@ const store = createEdgeStore({
   log: () => openSqliteLogSalvaging(path, { quarantineDir, synchronous, clock: systemClock }),
   random: systemRandom,
   clock: systemClock,
-  reserve: new FileReserve(`${path}-reserve`, systemRandom),
+  reserve: new FileReserve(`${path}-drop-reserve`, systemRandom),
   quarantine: quarantineFolder(quarantineDir),
   lastUnit,
 });
