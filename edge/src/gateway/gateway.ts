@@ -1,5 +1,5 @@
 import type { Clock } from "@tributary/common/clock";
-import { toTributaryError } from "@tributary/common/errors";
+import { hasCode } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { PhaseListener } from "@tributary/common/phases";
@@ -110,7 +110,8 @@ class RunningGateway implements Gateway {
           }
           this.#uplink?.wake();
         },
-        failed: (error) => log.error("a commit failed; nothing of it was acknowledged", { code: error.code, reason: error.message }),
+        failed: (error) =>
+          log.error("the edge log failed; what was not durable was not acknowledged", { code: error.code, reason: error.message }),
         reopenFailed: (error) => log.error("the edge log cannot be opened again yet", { code: error.code, reason: error.message }),
         reopened: (again) => {
           this.#opened = again;
@@ -133,7 +134,10 @@ class RunningGateway implements Gateway {
           log.warn("the disk quota is used up: the oldest events were dropped", { events: report.eventsDropped, bytes: report.bytesFreed });
           this.#uplink?.dropped();
         },
-        failed: (error) => log.warn("the disk quota cannot be looked after now", { reason: toTributaryError(error).message }),
+        failed: (error) => {
+          log.warn("the disk quota cannot be looked after now", { code: error.code, reason: error.message });
+          this.#storeFailed(error);
+        },
       },
       usage,
     );
@@ -143,6 +147,7 @@ class RunningGateway implements Gateway {
       store,
       clock,
       writer: () => this.#opened.writer,
+      storeFailed: (error) => this.#storeFailed(error),
       history: bus && new CoreHistory(bus, cluster, uplinkOptions.requestTimeoutMs),
     });
     if (!bus) return;
@@ -162,6 +167,7 @@ class RunningGateway implements Gateway {
         isMappedByAnother: (coreId, streamId) => this.ingest.table.isMappedByAnother(coreId, streamId),
         map: (changes) => this.#makeDurable(changes),
         freed: () => void this.#quota.refresh(),
+        storeFailed: (error) => this.#storeFailed(error),
       },
     });
   }
@@ -193,6 +199,11 @@ class RunningGateway implements Gateway {
     this.#quota.close();
     await this.#uplink?.close();
     await this.#parts.store.close();
+  }
+
+  /** Whoever meets a closed log first sees to it that it is opened again: there may be no commit for a long time. */
+  #storeFailed(error: unknown): void {
+    if (hasCode(error, "LOG_CLOSED")) this.ingest.logClosed(error);
   }
 
   async #makeDurable(changes: readonly StateChange[]): Promise<void> {

@@ -89,6 +89,7 @@ export class GroupCommit implements Ingest {
   #quotaRejects = false;
   #trouble: TributaryError | undefined;
   #failuresInRow = 0;
+  #cancelReopen: (() => void) | undefined;
   #roomCallbacks: (() => void)[] = [];
   #keyScratch = new Uint32Array(1024);
   #idle: (() => void)[] = [];
@@ -251,6 +252,16 @@ export class GroupCommit implements Ingest {
     this.#roomCallbacks.push(callback);
   }
 
+  /**
+   * Something other than a commit found the log closed: it is opened again as after a failed commit. With commits on their way
+   * nothing has to be done, for they will fail.
+   */
+  logClosed(error: TributaryError): void {
+    if (this.#phase !== "running" || this.#inFlight.length > 0) return;
+    this.#beginRecovery(error);
+    this.#afterFailure();
+  }
+
   /** Refuses what is new, commits what was accepted, answers it, and resolves then. */
   async close(): Promise<void> {
     if (this.#phase === "running") {
@@ -258,6 +269,7 @@ export class GroupCommit implements Ingest {
       this.#lingerOver = true;
       this.#pump();
     } else this.#phase = "stopping";
+    this.#cancelReopen?.();
     this.#callRoom();
     while (this.#inFlight.length > 0 || !this.#open.empty) await new Promise<void>((resolve) => this.#idle.push(resolve));
     this.table.wakeAll();
@@ -359,14 +371,18 @@ export class GroupCommit implements Ingest {
   #failBatch(batch: OpenBatch, outcome: CommitResult | TributaryError): void {
     if (this.#trouble === undefined) {
       assert(outcome instanceof TributaryError, "a batch fails for a reason");
-      this.#trouble = outcome;
       this.counters.commitFailures++;
-      if (this.#phase === "running") this.#phase = "recovering";
-      this.#options.observer.failed(outcome);
+      this.#beginRecovery(outcome);
     }
     this.#pendingBytes -= batch.payloadBytes + batch.count * EVENT_OVERHEAD_BYTES;
     this.counters.eventsFailed += batch.count;
     batch.answer(this.#trouble, this.#touched);
+  }
+
+  #beginRecovery(error: TributaryError): void {
+    this.#trouble = error;
+    if (this.#phase === "running") this.#phase = "recovering";
+    this.#options.observer.failed(error);
   }
 
   /** Nothing is on its way any more: what was not yet sent fails as well, since its numbers follow those that failed. */
@@ -383,8 +399,7 @@ export class GroupCommit implements Ingest {
   }
 
   #scheduleReopen(): void {
-    this.#options.clock.setTimer(reopenDelayMs(this.#failuresInRow++), () => {
-      if (this.#phase !== "recovering") return;
+    this.#cancelReopen = this.#options.clock.setTimer(reopenDelayMs(this.#failuresInRow++), () => {
       this.#options.store.reopen().then(
         (opened) => this.#reopened(opened),
         (error: unknown) => {

@@ -1,4 +1,5 @@
 import type { Clock } from "@tributary/common/clock";
+import { type TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { DropReport, EdgeStore, EdgeUsage } from "../store/edge-store.ts";
 import { decideQuota, type QuotaDecision, type QuotaPolicy } from "./quota.ts";
 
@@ -13,7 +14,7 @@ export interface QuotaKeeperOptions {
   /** Takes effect before it returns. */
   readonly apply: (decision: QuotaDecision, rejects: boolean) => void;
   readonly dropped: (report: DropReport) => void;
-  readonly failed: (error: unknown) => void;
+  readonly failed: (error: TributaryError) => void;
 }
 
 /** Keeps the log below its cap: applies the quota policy to each new usage, and drops or waits as it says. */
@@ -73,7 +74,7 @@ export class QuotaKeeper {
     try {
       this.note(await this.#options.store.usage());
     } catch (error) {
-      this.#options.failed(error);
+      this.#options.failed(toTributaryError(error));
       this.#refreshLater();
     } finally {
       this.#refreshing = false;
@@ -96,7 +97,7 @@ export class QuotaKeeper {
       if (report.bytesFreed > 0) this.note(usage);
     } catch (error) {
       this.#dropping = false;
-      this.#options.failed(error);
+      this.#options.failed(toTributaryError(error));
     }
   }
 

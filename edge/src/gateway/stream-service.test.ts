@@ -24,7 +24,7 @@ describe("the streams of a gateway", () => {
   let service: GatewayStreamService;
 
   const serviceOf = ({ ingest, store, writer }: Harness) =>
-    new GatewayStreamService({ ingest, store, clock, writer: () => writer, history: undefined });
+    new GatewayStreamService({ ingest, store, clock, writer: () => writer, storeFailed: () => {}, history: undefined });
   /** Lets commits happen until the promise is settled. */
   const done = async <T>(promise: Promise<T>): Promise<T> => {
     let settled = false;
@@ -117,7 +117,14 @@ describe("the streams of a gateway", () => {
     const { nextOffset } = await service.read(name("a"), { offset: "-1", eventsMax: 1, bytesMax: 100 });
     const { firstOffset } = await service.describe(name("a"));
     const readLocal: typeof store.readLocal = (id, from, bounds) => store.readLocal(id, Math.max(from, 1), bounds);
-    service = new GatewayStreamService({ ingest, store: { readLocal }, clock, writer: () => writer, history: undefined });
+    service = new GatewayStreamService({
+      ingest,
+      store: { readLocal },
+      clock,
+      writer: () => writer,
+      storeFailed: () => {},
+      history: undefined,
+    });
     expect(await readAll("a")).toEqual(["two", "three"]);
     await expect(service.read(name("a"), { offset: firstOffset, ...page })).rejects.toMatchObject({
       code: "OFFSET_GONE",

@@ -37,6 +37,8 @@ export interface GatewayStreamServiceOptions {
   readonly clock: Clock;
   /** Id of the log's writer. */
   readonly writer: () => Id;
+  /** The store failed to read. */
+  readonly storeFailed: (error: unknown) => void;
   /** undefined without a core. */
   readonly history: CoreHistory | undefined;
 }
@@ -80,7 +82,13 @@ export class GatewayStreamService implements StreamService {
         (options.segments === undefined || existing.segments === segments) &&
         existing.closed === closed;
       await this.#untilDurable(existing);
-      if (!same) throw new TributaryError("STREAM_EXISTS", `${formatStreamName(name)} exists with another configuration`);
+      if (!same) {
+        throw new TributaryError("STREAM_EXISTS", `${formatStreamName(name)} exists with another configuration`, {
+          contentType: existing.contentType,
+          segments: existing.segments,
+          closed: existing.closed,
+        });
+      }
       return { created: false, info: this.#describe(existing) };
     }
     const stream = this.#ingest.createStream(name, { contentType, segments, closed });
@@ -161,7 +169,7 @@ export class GatewayStreamService implements StreamService {
       eventsMax: Math.min(request.eventsMax, LIMITS.readPageEventsMax),
       bytesMax: Math.min(request.bytesMax, LIMITS.readPageBytesMax),
     };
-    const held = await this.#options.store.readLocal(stream.id, from, bounds);
+    const held = await this.#readLocal(stream.id, from, bounds);
     const firstHeld = held.events[0]?.ordinal ?? stream.durableOrdinal;
     if (firstHeld <= from) return this.#page(stream, held);
     const fetched = await this.#fetch(stream, from, firstHeld, bounds);
@@ -261,6 +269,15 @@ export class GatewayStreamService implements StreamService {
       }
       this.#waiting.shift();
       waiter.cancelTimer();
+    }
+  }
+
+  async #readLocal(streamId: Id, from: number, bounds: { eventsMax: number; bytesMax: number }): Promise<LocalPage> {
+    try {
+      return await this.#options.store.readLocal(streamId, from, bounds);
+    } catch (error) {
+      this.#options.storeFailed(error);
+      throw error;
     }
   }
 

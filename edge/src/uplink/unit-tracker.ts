@@ -44,6 +44,11 @@ export class UnitTracker {
     return this.#units.length;
   }
 
+  /** True if a container has not accepted something yet. */
+  hasPending(): boolean {
+    return this.#units.some((unit) => unit.blocksPending > 0);
+  }
+
   add(unit: UplinkUnit): TrackedUnit {
     const needs = new Map<number, Need[]>();
     let bytes = 0;

@@ -316,6 +316,24 @@ describe("uplink", () => {
     ]);
   });
 
+  test("a log that closes while nothing is committed is opened again", async () => {
+    const w = await start();
+    await w.core.start();
+    w.put("s");
+    await w.until(() => w.core.events.length === 1);
+    await w.store.close();
+    w.core.flush(true);
+    await w.until(() => w.store.reopens === 1 && w.gateway.status().trouble === "");
+    await w.until(async () => (await w.held()) === 0);
+    await w.store.close();
+    await expect(w.gateway.streams.read(name("s"), { offset: "-1", eventsMax: 1, bytesMax: 1 })).rejects.toMatchObject({
+      code: "LOG_CLOSED",
+    });
+    await w.until(() => w.store.reopens === 2 && w.gateway.status().trouble === "");
+    w.put("s");
+    await w.until(() => w.core.events.length === 2);
+  });
+
   test("stops while the core does not answer", async () => {
     const w = await start();
     await w.core.start();

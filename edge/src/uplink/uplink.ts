@@ -3,6 +3,7 @@ import type { Clock } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import { decodeBlock } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
@@ -36,6 +37,7 @@ export interface UplinkOptions {
   readonly needsMax: number;
 }
 
+const VERSION_CHARS_MAX = 64;
 /** Encoded bytes of one unit asked of the store. */
 const UNIT_BYTES_TARGET = 262_144;
 
@@ -62,6 +64,8 @@ export interface UplinkHost {
   map(changes: ResolveResult["changes"]): Promise<void>;
   /** Space was freed. */
   freed(): void;
+  /** The store failed; perhaps it has to be opened again. */
+  storeFailed(error: unknown): void;
 }
 
 export interface UplinkParts {
@@ -268,7 +272,15 @@ export class Uplink {
     const visit = this.#visit;
     const { writer, incarnation, parent } = this.#identity;
     const { cluster, name, version } = this.#options;
-    const request: HelloRequest = { type: "hello", writer, incarnation, parent, name, version };
+    const request: HelloRequest = {
+      type: "hello",
+      writer,
+      incarnation,
+      parent,
+      // Host names may be longer than what the core takes.
+      name: name.slice(0, LIMITS.nameCharsMax),
+      version: version.slice(0, VERSION_CHARS_MAX),
+    };
     const answer = (await this.#request(UPLINK_SUBJECTS.control(cluster), encodeCbor(request))) as HelloAnswer;
     if (visit !== this.#visit) return;
     this.#counters.hellos++;
@@ -353,6 +365,7 @@ export class Uplink {
     if (round === this.#round) for (const unit of units) this.#enqueue(unit);
     // A unit of which nothing has to be sent is free in its turn.
     this.#free();
+    if (units.length === 0 && !this.#tracker.hasPending()) this.#allWell();
     if (units.length > 0 || this.#wokenWhilePulling) this.#pump();
   }
 
@@ -387,8 +400,7 @@ export class Uplink {
   #accepted(queue: ContainerQueue, block: QueuedBlock): void {
     if (this.#queues.get(block.container) !== queue || !queue.accepted(block)) return;
     this.#counters.blocksAccepted++;
-    this.#failuresInRow = 0;
-    this.#lastError = undefined;
+    this.#allWell();
     block.unit.blocksPending--;
     assert(block.unit.blocksPending >= 0, "a block is accepted once");
     this.#free();
@@ -412,6 +424,12 @@ export class Uplink {
     // Behind a block that is missing, sending again heals it; at the front the core lacks what it had accepted before.
     if (this.#lookUpAgain.size > 0 || (outOfPlace && queue.isFirst(block))) this.#rewindNeeded = true;
     this.#fail(refusal(answer));
+  }
+
+  #allWell(): void {
+    if (this.#lastError) this.#parts.log.info("the uplink works again", { after: this.#lastError.code });
+    this.#failuresInRow = 0;
+    this.#lastError = undefined;
   }
 
   #noteLookUps(block: QueuedBlock, answer: AppendAnswer): void {
@@ -454,6 +472,9 @@ export class Uplink {
     this.#inStore.add(work);
     try {
       return await work;
+    } catch (error) {
+      this.#parts.host.storeFailed(error);
+      throw error;
     } finally {
       this.#inStore.delete(work);
     }
