@@ -1,4 +1,5 @@
 import { Decoder, Encoder } from "cbor-x";
+import { MalformedBytes } from "./varint.ts";
 
 // Plain CBOR (RFC 8949): no record extension, byte strings without a tag, maps as objects.
 const encoder = new Encoder({ useRecords: false, tagUint8Array: false, mapsAsObjects: true, variableMapSize: true });
@@ -9,7 +10,32 @@ export function encodeCbor(value: unknown): Uint8Array {
   return Uint8Array.from(encoder.encode(value));
 }
 
-/** @throws whatever cbor-x throws for malformed input; callers wrap it in their own code */
+/** @throws MalformedBytes, or whatever cbor-x throws for malformed input; callers wrap it in their own code */
 export function decodeCbor(bytes: Uint8Array): unknown {
+  refuseTags(bytes);
   return decoder.decode(bytes);
+}
+
+/**
+ * No format of Tributary has a tag, and cbor-x carries out every tag that it knows: a big number of 1 MiB costs it minutes (its
+ * time is quadratic), others build dates, regular expressions, cycles or compiled readers out of what a stranger sent. So the
+ * headers are walked through first. What else is wrong with them is left to cbor-x.
+ */
+function refuseTags(bytes: Uint8Array): void {
+  const end = bytes.length;
+  for (let at = 0; at < end; ) {
+    const first = bytes[at++] as number;
+    const major = first >> 5;
+    if (major === 6) throw new MalformedBytes("CBOR: a tag, where none belongs");
+    const info = first & 0x1f;
+    // Numbers, lists and maps end with their header; their items have headers of their own. 31: a length that comes as a break.
+    const width = info < 24 || info > 27 ? 0 : 1 << (info - 24);
+    let length = info;
+    if (width > 0) {
+      length = 0;
+      for (let i = 0; i < width; i++) length = length * 256 + (bytes[at + i] ?? 0);
+      at += width;
+    }
+    if ((major === 2 || major === 3) && info < 28) at += length;
+  }
 }
