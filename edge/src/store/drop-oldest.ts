@@ -5,6 +5,8 @@ import type { UplinkFold } from "./uplink-fold.ts";
 
 /** What a record takes in the log beside its bytes, about. */
 const RECORD_OVERHEAD_BYTES = 64;
+/** Bytes of records between two breaths. */
+const BREATH_BYTES = 256 * 1024;
 
 /** A drop that is not durable yet. */
 export interface PlannedDrop {
@@ -21,6 +23,7 @@ export async function planDrop(uplink: Uplink, bytes: number, end: number): Prom
   const cursor = uplink.cursorFrom(freed.position + 1);
   let collected = 0;
   let passedDamage = false;
+  let nextBreath = BREATH_BYTES;
   // What nobody will ask for at the core needs no gap there.
   const cut = (localId: Id) => {
     const destination = uplink.destination(localId);
@@ -42,6 +45,9 @@ export async function planDrop(uplink: Uplink, bytes: number, end: number): Prom
     freed.position = entry.seq;
     collected += entry.bytes + RECORD_OVERHEAD_BYTES;
     cursor.advance();
+    if (collected < nextBreath) continue;
+    nextBreath = collected + BREATH_BYTES;
+    await uplink.breathe();
   }
   return { freed, gaps, eventsDropped: freed.events - uplink.freed.events };
 }

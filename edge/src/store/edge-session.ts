@@ -35,6 +35,7 @@ export interface SessionOptions {
   readonly lastUnit: number;
   readonly checkpointBytesMin: number;
   readonly onDamage: DamageListener;
+  readonly breathe: () => Promise<void>;
   readonly recordsQuarantined: () => number;
   /** Gives up the disk's reserve, if there is one, so that a drop can be written; and takes it back. */
   readonly releaseReserve: () => boolean;
@@ -102,6 +103,7 @@ export class EdgeSession {
       gaps: recovered.gaps,
       end: () => this.#durableSeq,
       onDamage: options.onDamage,
+      breathe: options.breathe,
       lastUnit: options.lastUnit,
     });
     this.#reader = new LocalReader({

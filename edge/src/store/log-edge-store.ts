@@ -45,6 +45,8 @@ export interface EdgeStoreOptions {
   readonly reserve?: DiskReserve;
   /** Puts the bytes of a damaged record aside; once for each. Returns where. */
   readonly quarantine?: (seq: number, data: Uint8Array) => string;
+  /** Lets commits go between two steps of long work; absent: long work is not interrupted. */
+  readonly breathe?: () => Promise<void>;
   /** Growth of the log at which a checkpoint is written, where the state is small. */
   readonly checkpointBytesMin?: number;
   /** Units handed out by an earlier store over the same log, in this process. */
@@ -56,6 +58,8 @@ const CHECKPOINT_BYTES_MIN = 4 * 1024 * 1024;
 const OPEN_ATTEMPTS_MAX = 3;
 /** Damaged records whose bytes are put aside; more are only counted. */
 const QUARANTINED_MAX = 1024;
+
+async function noBreath(): Promise<void> {}
 
 export function createEdgeStore(options: EdgeStoreOptions): EdgeStore {
   return new LogEdgeStore(options);
@@ -113,6 +117,7 @@ class LogEdgeStore implements EdgeStore {
       lastUnit: this.#lastUnit,
       checkpointBytesMin: this.#options.checkpointBytesMin ?? CHECKPOINT_BYTES_MIN,
       onDamage,
+      breathe: this.#options.breathe ?? noBreath,
       recordsQuarantined: () => this.#recordsQuarantined,
       releaseReserve: () => this.#options.reserve?.release() ?? false,
       restoreReserve: () => this.#options.reserve?.restore(),

@@ -12,9 +12,12 @@ import type { ChainMove, CursorMove, MissingNumbers, UplinkFold } from "./uplink
 
 /** A commit of at least this many bytes is sent alone, as it is where possible; smaller ones are merged. */
 const WHOLE_BYTES_MIN = 32 * 1024;
-/** Merging stops at this many payload bytes, which make a block of some 200 KB; or at this many bytes of the log. */
-const MERGE_PAYLOAD_BYTES = 768 * 1024;
-const MERGE_LOG_BYTES = 4 * 1024 * 1024;
+/**
+ * Merging stops at this many payload bytes, which make a block of 100 to 150 KB, or at this many bytes of the log: a unit is made
+ * in one go, some 10 ms, and commits wait for that.
+ */
+const MERGE_PAYLOAD_BYTES = 512 * 1024;
+const MERGE_LOG_BYTES = 1024 * 1024;
 /** Gap records in one unit. */
 const UNIT_GAPS_MAX = 4096;
 
@@ -43,6 +46,8 @@ export interface UplinkOptions {
   /** Sequence of the last durable record. */
   readonly end: () => number;
   readonly onDamage: DamageListener;
+  /** Lets commits go between two steps of long work. */
+  readonly breathe: () => Promise<void>;
   /** Number of the last unit that was ever handed out, by whatever came before this. */
   readonly lastUnit: number;
 }
@@ -54,6 +59,7 @@ export class Uplink {
   readonly #state: EdgeState;
   readonly #end: () => number;
   readonly #onDamage: DamageListener;
+  readonly breathe: () => Promise<void>;
   freed: UplinkFold;
   gaps: GapLedger;
   #sent: UplinkFold;
@@ -75,6 +81,7 @@ export class Uplink {
     this.gaps = options.gaps;
     this.#end = options.end;
     this.#onDamage = options.onDamage;
+    this.breathe = options.breathe;
     this.#lastUnit = options.lastUnit;
     this.#sent = this.freed.clone();
     this.#cursor = this.cursorFrom(this.freed.position + 1);
@@ -101,6 +108,7 @@ export class Uplink {
       if (!unit) break;
       units.push(unit);
       for (const block of unit.blocks) bytes += block.bytes.length;
+      await this.breathe();
     }
     return units;
   }

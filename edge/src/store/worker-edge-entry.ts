@@ -27,6 +27,7 @@ const store = createEdgeStore({
   clock: systemClock,
   reserve: new FileReserve(`${path}-drop-reserve`, systemRandom),
   quarantine: quarantineFolder(quarantineDir),
+  breathe: () => new Promise((resolve) => setImmediate(resolve)),
   lastUnit,
 });
 
