@@ -1,6 +1,7 @@
 import { assert } from "@tributary/common/assert";
 import { type Clock, sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
+import { LIMITS } from "@tributary/common/limits";
 import { type Id, INCARNATION_BYTES, newId } from "@tributary/common/names";
 import type { PhaseListener } from "@tributary/common/phases";
 import type { Log } from "@tributary/common/ports/log";
@@ -73,6 +74,9 @@ export class Committer {
   get bytesWaiting(): number {
     return this.#queuedBytes + (this.#pipeline?.bytesInFlight ?? 0);
   }
+  get frameBytesMax(): number {
+    return Math.min(this.#host.options.frameBytesMax, this.#host.log.recordBytesMax ?? LIMITS.frameBytesMax);
+  }
   get queuedBytes(): number {
     return this.#queuedBytes;
   }
@@ -121,7 +125,7 @@ export class Committer {
   }
 
   #pump(): void {
-    const { windowFrames, frameBytesTarget, frameBytesMax } = this.#host.options;
+    const { windowFrames, frameBytesTarget } = this.#host.options;
     const pipeline = this.#pipeline;
     while (pipeline && !pipeline.ended && this.#queue.length > 0 && pipeline.inFlight.length < windowFrames) {
       if (!this.#paceAllows(pipeline)) return;
@@ -131,7 +135,7 @@ export class Committer {
         writer: this.#writer,
         frame: pipeline.nextNumber,
         bytesTarget: frameBytesTarget,
-        bytesMax: frameBytesMax,
+        bytesMax: this.frameBytesMax,
       });
       for (const item of this.#queue.splice(0, built.taken)) this.#queuedBytes -= item.bytes;
       const answers = [...built.answers];

@@ -190,7 +190,7 @@ describe("damage", () => {
     const { bench } = await tieredAndNot();
     const good = new Map(bench.world.objects);
     for (const [name, object] of good) {
-      for (let at = 8; at < object.length; at += 7) {
+      for (let at = 8; at < object.length; at += 29) {
         bench.world.objects.set(name, flipped(object, at));
         const next = bench.create();
         let error: TributaryError | undefined;

@@ -12,23 +12,32 @@ export interface Container {
   readonly id: number;
   /**
    * Takes ownership: fences the log with a new attempt, replays, serves (rules C2, C3). `epoch` was won by compare-and-set.
-   * @throws FORMAT_UNSUPPORTED, LOG_RESULT_UNKNOWN
+   * @throws CONTAINER_NOT_OWNED when a later epoch was here, FRAME_CORRUPT, STORE_CORRUPT, FORMAT_UNSUPPORTED, LOG_RESULT_UNKNOWN,
+   *   and what log and object store throw when they cannot be reached
    */
   open(): Promise<void>;
   /** Registers the stream's segments in the WAL unless it knows them. */
   ensureStream(stream: ContainerStream): Promise<void>;
   knowsStream(streamId: Id): boolean;
-  /** A gateway's block. Resolves once everything that it answers is durable (rules W1 to W6). @throws OVERLOADED, CONTAINER_NOT_OWNED */
+  /** A gateway's block. Resolves once everything that it answers is durable (rules W1 to W6). @throws OVERLOADED, LOG_RESULT_UNKNOWN, STORAGE_FULL, BATCH_TOO_LARGE, BLOCK_CORRUPT, CONTAINER_NOT_OWNED */
   appendBlock(block: Block): Promise<AppendAnswer>;
-  /** An append through the core's own HTTP face: the container is the writer. @throws as StreamService.append */
+  /**
+   * An append through the core's own HTTP face: the container is the writer. Appends of one moment share blocks and frames.
+   * @throws as StreamService.append; STREAM_CLOSED with details nextChain; LOG_RESULT_UNKNOWN when it may have been appended
+   */
   append(streamId: Id, request: AppendRequest): Promise<ContainerAppendResult>;
   levels(request: LevelsRequest): LevelsAnswer;
-  /** Events of a stream in its chain: the one order in which this container appended them, from a chain ordinal on. */
+  /**
+   * Events of a stream in its chain: the one order in which this container appended them, from a chain ordinal on. One event for
+   * each ordinal, gap records included.
+   * @throws OFFSET_UNKNOWN with details nextChain, STREAM_UNKNOWN, STORE_CORRUPT with details object
+   */
   read(streamId: Id, fromChain: number, bounds: { eventsMax: number; bytesMax: number }): Promise<ContainerPage>;
   /** Resolves when something lies behind `chain`, the stream is closed or deleted, or the signal aborts. */
   waitForData(streamId: Id, chain: number, signal: AbortSignal): Promise<void>;
   /** undefined if the stream is unknown here or deleted. Durable facts only. */
   describe(streamId: Id): ContainerStreamState | undefined;
+  /** Nothing of it can be read any more. What its events take in the tier is reclaimed by compaction and retention, not here. */
   deleteStream(streamId: Id): Promise<void>;
   status(): ContainerStatus;
   /** Called with the container's id after each flush whose checkpoint is in the WAL. */

@@ -201,6 +201,18 @@ describe("own appends", () => {
     expect(bench.failures).toEqual([]);
   });
 
+  it("that fit in no record of the log are refused, and smaller ones go on", async () => {
+    const bench = new Bench();
+    bench.wrapLog = (log) => ({ ...log, recordBytesMax: 20_000 });
+    const container = await bench.open();
+    await bench.stream(container);
+    expect((await bench.error(container.append(STREAM, request(["x".repeat(21_000)])))).code).toBe("BATCH_TOO_LARGE");
+    const texts = Array.from({ length: 10 }, (_, i) => String(i).repeat(9_000));
+    await bench.until(Promise.all(texts.map((text) => container.append(STREAM, request([text])))));
+    expect(await bench.texts(container)).toEqual(texts);
+    for (const record of bench.world.history) expect(record.length).toBeLessThanOrEqual(20_000);
+  });
+
   it("are split over blocks where they are large", async () => {
     const bench = new Bench();
     const container = await bench.open();

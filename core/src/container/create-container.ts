@@ -216,8 +216,8 @@ class WalContainer implements Container {
 
   #enqueue<T>(bytes: number, item: (resolve: (value: T) => void, reject: (error: unknown) => void) => QueueItem): Promise<T> {
     const { committer, durable } = this.#serving();
-    const { queueBytesMax, unflushedBytesMax, frameBytesMax } = this.#options;
-    if (bytes + FRAME_OVERHEAD_BYTES > frameBytesMax) {
+    const { queueBytesMax, unflushedBytesMax } = this.#options;
+    if (bytes + FRAME_OVERHEAD_BYTES > committer.frameBytesMax) {
       throw new TributaryError("BATCH_TOO_LARGE", `${bytes} bytes do not fit in one frame of the write-ahead log`);
     }
     if (committer.queuedBytes + bytes > queueBytesMax || committer.bytesWaiting + durable.unflushed.bytes + bytes > unflushedBytesMax) {

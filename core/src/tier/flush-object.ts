@@ -12,8 +12,9 @@ import {
   writerKey,
 } from "../container/state.ts";
 import type { UnflushedFrame } from "../container/unflushed.ts";
+import { Numbering } from "./numbering.ts";
 import { GENERATION } from "./object-names.ts";
-import { EXTENT_COLUMNS, emptyColumns, type Footer, footerRecord, NUMBER_COLUMNS } from "./tier-footer.ts";
+import { type Columns, EXTENT_COLUMNS, emptyColumns, type Footer, footerRecord, NUMBER_COLUMNS } from "./tier-footer.ts";
 import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
 
 export interface FlushObject {
@@ -41,6 +42,21 @@ interface Row {
   readonly count: number;
 }
 
+/** What the frames of a flush hold and changed; streams that are gone by their end left out. */
+interface Changes {
+  readonly body: Uint8Array[];
+  /** Offset and length of each block. */
+  readonly blocks: number[];
+  readonly rows: Map<Id, Row[]>;
+  readonly writers: Map<WriterEntry, { readonly stream: StreamState; readonly segment: SegmentId; readonly key: string }>;
+  readonly registered: Set<Id>;
+  readonly closed: Set<Id>;
+  readonly deleted: Set<Id>;
+  readonly streamSeqs: Set<Id>;
+  /** In order of their last use. */
+  readonly producers: Map<Id, Set<string>>;
+}
+
 /**
  * One combined object of the given frames (rule L1). `state` must be the fold through the last of them: what they changed is read
  * off it, so that the cost follows what is flushed and not what the container holds.
@@ -52,73 +68,143 @@ export function buildFlushObject(
   frames: readonly UnflushedFrame[],
   previous: ObjectRef | undefined,
 ): FlushObject {
-  const blocks: number[] = [];
-  const body: Uint8Array[] = [];
-  const rows = new Map<Id, Row[]>();
-  const touched = new Map<string, { streamId: Id; segment: SegmentId; key: string }>();
-  const registered = new Set<Id>();
-  const closed = new Set<Id>();
-  const deleted = new Set<Id>();
-  const streamSeqs = new Set<Id>();
-  const producers = new Map<Id, Set<string>>();
-  let at = OBJECT_HEAD_BYTES;
-  const addBlock = (operation: AppendBlock) => {
-    const key = writerKey(operation.block);
-    for (const decision of operation.decisions) {
-      const slice = operation.block.slices[decision.slice] as Slice;
-      const { streamId, segment } = slice;
-      if (!state.streams.has(streamId)) continue;
-      const row = {
-        block: body.length,
-        slice: decision.slice,
-        skip: decision.skip,
-        segment,
-        ordinal: decision.ordinal,
-        chain: decision.chain,
-        count: eventsAdded(operation, decision),
-      };
-      const list = rows.get(streamId);
-      if (list) list.push(row);
-      else rows.set(streamId, [row]);
-      if (!operation.own)
-        touched.set(`${streamId}${segment.generation}.${segment.epoch}.${segment.number}${key}`, { streamId, segment, key });
-    }
-    blocks.push(at, operation.block.bytes.length);
-    body.push(operation.block.bytes);
-    at += operation.block.bytes.length;
+  const changes = collectChanges(state, frames);
+  const streams = new Numbering();
+  const writers = new Numbering();
+  const { extents, spans } = layOutExtents(state, changes.rows, streams);
+  const columns = emptyColumns(NUMBER_COLUMNS);
+  const numbers: { entry: WriterEntry; last: number }[] = [];
+  for (const [entry, { stream, segment, key }] of changes.writers) {
+    columns.s.push(streams.of(stream.id));
+    columns.g.push(segment.generation);
+    columns.e.push(segment.epoch);
+    columns.n.push(segment.number);
+    columns.w.push(writers.of(key));
+    columns.l.push(entry.last);
+    columns.h.push(entry.hash + 1);
+    numbers.push({ entry, last: entry.last });
+  }
+  const live = (ids: Iterable<Id>) => [...ids].flatMap((id) => state.streams.get(id) ?? []);
+  const footer: Omit<Footer, "streams" | "writers"> = {
+    ...owner,
+    generation: GENERATION,
+    from: frames[0]?.seq ?? position.seq,
+    position,
+    previous,
+    events: state.events,
+    blocks: changes.blocks,
+    extents,
+    registered: live(changes.registered).map((stream) => ({
+      stream: streams.of(stream.id),
+      segments: stream.segments.map((segment) => segment.id),
+      contentType: stream.contentType,
+      closed: stream.closed,
+    })),
+    closed: live(changes.closed).map((stream) => streams.of(stream.id)),
+    deleted: [...changes.deleted].map((id) => streams.of(id)),
+    streamSeqs: live(changes.streamSeqs).map((stream) => ({ stream: streams.of(stream.id), streamSeq: stream.streamSeq })),
+    numbers: columns,
+    producers: live(changes.producers.keys()).flatMap((stream) =>
+      [...(changes.producers.get(stream.id) ?? [])].flatMap((id) => {
+        const producer = stream.producers.get(id);
+        return producer ? [{ stream: streams.of(stream.id), id, ...producer }] : [];
+      }),
+    ),
   };
+  const record = footerRecord({ ...footer, streams: streams.names(), writers: writers.names() });
+  const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, record);
+  const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: bytes.length, footerBytes };
+  return { ref, bytes, spans, numbers };
+}
+
+function collectChanges(state: ContainerState, frames: readonly UnflushedFrame[]): Changes {
+  const changes: Changes = {
+    body: [],
+    blocks: [],
+    rows: new Map(),
+    writers: new Map(),
+    registered: new Set(),
+    closed: new Set(),
+    deleted: new Set(),
+    streamSeqs: new Set(),
+    producers: new Map(),
+  };
+  let at = OBJECT_HEAD_BYTES;
   for (const frame of frames) {
     for (const operation of frame.operations) {
-      if (operation.type === "append-block") addBlock(operation);
-      else if (operation.type === "register-stream") registered.add(operation.streamId);
-      else if (operation.type === "close-stream") closed.add(operation.streamId);
-      else if (operation.type === "delete-stream") {
-        deleted.add(operation.streamId);
-        // If the id is registered again, it is another stream.
-        for (const changes of [rows, registered, closed, streamSeqs, producers]) changes.delete(operation.streamId);
-        for (const [key, { streamId }] of touched) if (streamId === operation.streamId) touched.delete(key);
-      } else if (operation.type === "set-stream-seq") streamSeqs.add(operation.streamId);
-      else if (operation.type === "set-producer") {
-        const ids = producers.get(operation.streamId) ?? new Set();
-        producers.set(operation.streamId, ids);
-        // Kept in order of their last use.
-        ids.delete(operation.producerId);
-        ids.add(operation.producerId);
+      switch (operation.type) {
+        case "append-block":
+          collectAppend(state, changes, operation);
+          changes.blocks.push(at, operation.block.bytes.length);
+          changes.body.push(operation.block.bytes);
+          at += operation.block.bytes.length;
+          break;
+        case "register-stream":
+          changes.registered.add(operation.streamId);
+          break;
+        case "close-stream":
+          changes.closed.add(operation.streamId);
+          break;
+        case "delete-stream":
+          // If the id is registered again, it is another stream.
+          for (const part of [changes.rows, changes.registered, changes.closed, changes.streamSeqs, changes.producers]) {
+            part.delete(operation.streamId);
+          }
+          for (const [entry, { stream }] of changes.writers) if (stream.id === operation.streamId) changes.writers.delete(entry);
+          changes.deleted.add(operation.streamId);
+          break;
+        case "set-stream-seq":
+          changes.streamSeqs.add(operation.streamId);
+          break;
+        case "set-producer": {
+          const ids = changes.producers.get(operation.streamId) ?? new Set();
+          changes.producers.set(operation.streamId, ids);
+          ids.delete(operation.producerId);
+          ids.add(operation.producerId);
+          break;
+        }
+        case "tiered":
+          break;
       }
     }
   }
+  return changes;
+}
 
-  const streams = new Map<Id, number>();
-  const streamNumber = (id: Id): number => {
-    const known = streams.get(id);
-    if (known !== undefined) return known;
-    streams.set(id, streams.size);
-    return streams.size - 1;
-  };
+function collectAppend(state: ContainerState, changes: Changes, operation: AppendBlock): void {
+  const key = writerKey(operation.block);
+  for (const decision of operation.decisions) {
+    const slice = operation.block.slices[decision.slice] as Slice;
+    const { streamId, segment } = slice;
+    const stream = state.streams.get(streamId);
+    if (!stream) continue;
+    const { skip, ordinal, chain } = decision;
+    const row = {
+      block: changes.body.length,
+      slice: decision.slice,
+      skip,
+      segment,
+      ordinal,
+      chain,
+      count: eventsAdded(operation, decision),
+    };
+    const rows = changes.rows.get(streamId);
+    if (rows) rows.push(row);
+    else changes.rows.set(streamId, [row]);
+    const entry = operation.own ? undefined : findSegment(stream, segment)?.writers.get(key);
+    if (entry) changes.writers.set(entry, { stream, segment, key });
+  }
+}
+
+function layOutExtents(
+  state: ContainerState,
+  rows: ReadonlyMap<Id, readonly Row[]>,
+  streams: Numbering,
+): { extents: Columns<(typeof EXTENT_COLUMNS)[number]>; spans: Map<StreamState, ChainSpan> } {
   const spans = new Map<StreamState, ChainSpan>();
   const extents = emptyColumns(EXTENT_COLUMNS);
   for (const [streamId, list] of rows) {
-    const stream = streamNumber(streamId);
+    const stream = streams.of(streamId);
     const last = list.at(-1) as Row;
     spans.set(state.stream(streamId), { from: (list[0] as Row).chain, to: last.chain + last.count });
     for (const row of list) {
@@ -134,58 +220,7 @@ export function buildFlushObject(
       extents.m.push(row.count);
     }
   }
-  const writers = new Map<string, number>();
-  const columns = emptyColumns(NUMBER_COLUMNS);
-  const numbers: { entry: WriterEntry; last: number }[] = [];
-  for (const { streamId, segment, key } of touched.values()) {
-    const entry = findSegment(state.stream(streamId), segment)?.writers.get(key);
-    if (!entry) continue;
-    let writer = writers.get(key);
-    if (writer === undefined) {
-      writer = writers.size;
-      writers.set(key, writer);
-    }
-    columns.s.push(streamNumber(streamId));
-    columns.g.push(segment.generation);
-    columns.e.push(segment.epoch);
-    columns.n.push(segment.number);
-    columns.w.push(writer);
-    columns.l.push(entry.last);
-    columns.h.push(entry.hash + 1);
-    numbers.push({ entry, last: entry.last });
-  }
-  const live = (ids: Iterable<Id>) => [...ids].flatMap((id) => state.streams.get(id) ?? []);
-  const footer: Footer = {
-    ...owner,
-    generation: GENERATION,
-    from: frames[0]?.seq ?? position.seq,
-    position,
-    previous,
-    events: state.events,
-    blocks,
-    streams: [],
-    extents,
-    registered: live(registered).map((stream) => ({
-      stream: streamNumber(stream.id),
-      segments: stream.segments.map((segment) => segment.id),
-      contentType: stream.contentType,
-      closed: stream.closed,
-    })),
-    closed: live(closed).map((stream) => streamNumber(stream.id)),
-    deleted: [...deleted].map(streamNumber),
-    streamSeqs: live(streamSeqs).map((stream) => ({ stream: streamNumber(stream.id), streamSeq: stream.streamSeq })),
-    writers: [...writers.keys()],
-    numbers: columns,
-    producers: live(producers.keys()).flatMap((stream) => {
-      return [...(producers.get(stream.id) ?? [])].flatMap((id) => {
-        const producer = stream.producers.get(id);
-        return producer ? [{ stream: streamNumber(stream.id), id, ...producer }] : [];
-      });
-    }),
-  };
-  const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, body, footerRecord({ ...footer, streams: [...streams.keys()] }));
-  const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: bytes.length, footerBytes };
-  return { ref, bytes, spans, numbers };
+  return { extents, spans };
 }
 
 /** What the footer of a later object adds to a state read from the tier: where each of its streams begins in it. All of it is tiered. */

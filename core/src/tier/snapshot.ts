@@ -5,6 +5,7 @@ import { decodeRefs, flattenRefs } from "../container/operations.ts";
 import { ContainerState, setProducer, setWriter } from "../container/state.ts";
 import { asArray, asCount, asText } from "../container/wire.ts";
 import type { FlushObject } from "./flush-object.ts";
+import { Numbering } from "./numbering.ts";
 import { GENERATION } from "./object-names.ts";
 import { concatHex, concatWriters, emptyColumns, readColumns, readPosition, splitHex, splitWriters } from "./tier-footer.ts";
 import { TierIndex } from "./tier-index.ts";
@@ -39,8 +40,8 @@ export function snapshotRecord(
   /** The object that brings the index to the position. */
   newest: Pick<FlushObject, "ref" | "spans">,
 ): Record<string, unknown> {
-  const contentTypes = new Map<string, number>();
-  const writers = new Map<string, number>();
+  const contentTypes = new Numbering();
+  const writers = new Numbering();
   const a = emptyColumns(STREAM_COLUMNS);
   const b = emptyColumns(SEGMENT_COLUMNS);
   const w = emptyColumns(WRITER_COLUMNS);
@@ -50,7 +51,7 @@ export function snapshotRecord(
   const d: string[] = [];
   for (const stream of state.streams.values()) {
     const runs = index.runs.get(stream.id) ?? { from: [], object: [] };
-    a.k.push(numberOf(contentTypes, stream.contentType));
+    a.k.push(contentTypes.of(stream.contentType));
     a.c.push(stream.chain);
     a.z.push(stream.closed ? 1 : 0);
     a.m.push(stream.segments.length);
@@ -76,7 +77,7 @@ export function snapshotRecord(
       b.l.push(segment.length);
       b.w.push(segment.writers.size);
       for (const [key, entry] of segment.writers) {
-        w.w.push(numberOf(writers, key));
+        w.w.push(writers.of(key));
         w.l.push(entry.last);
         w.h.push(entry.hash + 1);
       }
@@ -89,12 +90,12 @@ export function snapshotRecord(
     h: hexToBytes(position.hash),
     n: state.events,
     o: flattenRefs([...index.objects, newest.ref]),
-    t: [...contentTypes.keys()],
+    t: contentTypes.names(),
     s: concatHex([...state.streams.keys()]),
     a,
     u,
     b,
-    i: concatWriters([...writers.keys()]),
+    i: concatWriters(writers.names()),
     w,
     r,
     d,
@@ -151,13 +152,6 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
   });
   state.events = asCount(record["n"]);
   return { container: asCount(record["c"]), position: readPosition(record["p"], record["h"]), state, index };
-}
-
-function numberOf(table: Map<string, number>, key: string): number {
-  const known = table.get(key);
-  if (known !== undefined) return known;
-  table.set(key, table.size);
-  return table.size - 1;
 }
 
 function pick<T>(list: readonly T[], position: number): T {

@@ -175,7 +175,7 @@ export class Story {
 
   #chaos(): void {
     const newest = this.#owners.at(-1);
-    if (this.world.chance(0.6)) newest?.die();
+    if (this.world.chance(0.45)) newest?.die();
     else if (this.world.chance(0.3)) newest?.container.close().catch(() => {});
     this.#takeOver().catch((error: unknown) => {
       if (hasCode(error, "FRAME_CORRUPT", "STORE_CORRUPT", "INTERNAL")) this.failures.push(`opening: ${error.code} ${error.message}`);
