@@ -5,6 +5,7 @@ import { toTributaryError } from "../errors.ts";
 import type { SqliteLog } from "./sqlite-log.ts";
 import { openSqliteLogSalvaging } from "./sqlite-salvage.ts";
 import type { WorkerLogAnswer, WorkerLogRequest, WorkerLogResult } from "./worker-log-protocol.ts";
+import { workerReady } from "./worker-thread.ts";
 
 /** The thread behind openWorkerLog: one SqliteLog, served in the order of the requests. */
 
@@ -16,6 +17,7 @@ port.on("message", (request: WorkerLogRequest) => {
   // Not awaited: `append` is called in the order of the messages, and those that arrive together share a commit.
   void answer(request);
 });
+workerReady();
 
 async function answer(request: WorkerLogRequest): Promise<void> {
   const { id } = request;

@@ -1,9 +1,10 @@
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { hasCode, TributaryError } from "../errors.ts";
 import type { LogRecord } from "../ports/log.ts";
 import type { SqliteLog, SqliteLogOptions, SqliteLogState } from "./sqlite-log.ts";
 import type { SalvageReport } from "./sqlite-salvage.ts";
 import type { WorkerLogAnswer, WorkerLogRequest, WorkerLogResult } from "./worker-log-protocol.ts";
+import { startWorker } from "./worker-thread.ts";
 
 /** Requests on their way to the thread and back; more are refused. */
 const REQUESTS_WAITING_MAX = 1024;
@@ -24,7 +25,7 @@ export interface OpenedWorkerLog {
  * @throws as openSqliteLogSalvaging
  */
 export async function openWorkerLog(path: string, options: WorkerLogOptions): Promise<OpenedWorkerLog> {
-  const log = new WorkerLog(new Worker(new URL("./worker-log-entry.ts", import.meta.url)));
+  const log = new WorkerLog(await startWorker(new URL("./worker-log-entry.ts", import.meta.url)));
   try {
     const { quarantineDir, synchronous = "full" } = options;
     const report = (await log.request({ type: "open", settings: { path, quarantineDir, synchronous } })) as SalvageReport;

@@ -2,6 +2,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "@tributary/common/assert";
 import { systemClock } from "@tributary/common/clock";
 import { openSqliteLogSalvaging } from "@tributary/common/engines/sqlite-salvage";
+import { workerReady } from "@tributary/common/engines/worker-thread";
 import { toTributaryError } from "@tributary/common/errors";
 import { systemRandom } from "@tributary/common/random";
 import { FileReserve } from "./file-reserve.ts";
@@ -35,6 +36,7 @@ port.on("message", (request: WorkerEdgeRequest) => {
   // Not awaited: commits are called in the order of the messages, and those that arrive together share an fsync.
   void answer(request);
 });
+workerReady();
 
 async function answer({ id, method, args }: WorkerEdgeRequest): Promise<void> {
   let message: WorkerEdgeAnswer;

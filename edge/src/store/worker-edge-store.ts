@@ -1,4 +1,5 @@
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
+import { startWorker } from "@tributary/common/engines/worker-thread";
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { Id } from "@tributary/common/names";
 import type {
@@ -90,7 +91,7 @@ class WorkerEdgeStore implements EdgeStore {
   }
 
   async #start(method: "open" | "reopen"): Promise<OpenedEdge> {
-    if (!this.#thread || this.#thread.gone) this.#thread = new Thread({ ...this.#settings, lastUnit: this.#lastUnit });
+    if (!this.#thread || this.#thread.gone) this.#thread = await Thread.start({ ...this.#settings, lastUnit: this.#lastUnit });
     const thread = this.#thread;
     try {
       return await thread.request<OpenedEdge>(method, [], []);
@@ -119,8 +120,12 @@ class Thread {
   #nextId = 1;
   gone = false;
 
-  constructor(settings: WorkerEdgeSettings) {
-    this.#worker = new Worker(new URL("./worker-edge-entry.ts", import.meta.url), { workerData: settings });
+  static async start(settings: WorkerEdgeSettings): Promise<Thread> {
+    return new Thread(await startWorker(new URL("./worker-edge-entry.ts", import.meta.url), { workerData: settings }));
+  }
+
+  private constructor(worker: Worker) {
+    this.#worker = worker;
     this.#worker.on("message", (answer: WorkerEdgeAnswer) => this.#settle(answer));
     this.#worker.on("error", (error) => this.#abandon(error instanceof Error ? error.message : String(error)));
     this.#worker.on("exit", (code) => this.#abandon(`it exited with ${code}`));
