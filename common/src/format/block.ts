@@ -15,7 +15,7 @@ import {
 } from "../names.ts";
 import { decodeCbor, encodeCbor } from "./cbor.ts";
 import { CODEC, pack, unpack } from "./compression.ts";
-import { decodeChunk, type EventColumns, encodeChunk, eventHash } from "./event-columns.ts";
+import { decodeChunk, type EventColumns, encodeChunk, eventHash, type KeyChecksums } from "./event-columns.ts";
 import { MalformedBytes } from "./varint.ts";
 
 /**
@@ -110,6 +110,7 @@ export function encodeBlock(writer: BlockWriter, columns: EventColumns, inputs: 
   assert(inputs.length > 0 && inputs.length <= LIMITS.blockSlicesMax, "a block holds 1 to blockSlicesMax slices");
   const slices: Slice[] = [];
   const chunks: PackedChunk[] = [];
+  const keyChecksums: KeyChecksums = [];
   let pending: Uint32Array[] = [];
   let pendingEvents = 0;
   let pendingBytes = 0;
@@ -137,7 +138,7 @@ export function encodeBlock(writer: BlockWriter, columns: EventColumns, inputs: 
       continue;
     }
     const { rows, ...target } = input;
-    slices.push({ ...target, ...describeRows(columns, rows, input.previous), chunk: chunks.length, start: pendingEvents });
+    slices.push({ ...target, ...describeRows(columns, rows, input.previous, keyChecksums), chunk: chunks.length, start: pendingEvents });
     pending.push(rows);
     pendingEvents += rows.length;
     for (const row of rows) pendingBytes += (columns.ends[row] as number) - (columns.starts[row] as number) + 4;
@@ -189,7 +190,7 @@ function assemble(writer: BlockWriter, slices: readonly Slice[], chunks: readonl
   return bytes;
 }
 
-function describeRows(columns: EventColumns, rows: Uint32Array, previous: number) {
+function describeRows(columns: EventColumns, rows: Uint32Array, previous: number, keyChecksums: KeyChecksums) {
   assert(rows.length > 0, "a slice of events is not empty");
   const firstRow = rows[0] as number;
   const lastRow = rows[rows.length - 1] as number;
@@ -203,7 +204,7 @@ function describeRows(columns: EventColumns, rows: Uint32Array, previous: number
     if (time < timeMinMs) timeMinMs = time;
     if (time > timeMaxMs) timeMaxMs = time;
   }
-  return { first, last, count: rows.length, timeMinMs, timeMaxMs, lastHash: eventHash(columns, lastRow) };
+  return { first, last, count: rows.length, timeMinMs, timeMaxMs, lastHash: eventHash(columns, lastRow, keyChecksums) };
 }
 
 /** Index (CBOR map); the columns under `x` hold one number a slice. Unknown keys are ignored by readers. */
@@ -357,7 +358,9 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
       previous >= first ||
       events < 1 ||
       events > last - first + 1 ||
-      typeof timeMinMs !== "number"
+      typeof timeMinMs !== "number" ||
+      // Sums may leave the numbers that are exact.
+      !(Number.isSafeInteger(last) && Number.isSafeInteger(timeMinMs) && Number.isSafeInteger(timeMaxMs))
     ) {
       throw new MalformedBytes("a slice contradicts itself");
     }
@@ -383,7 +386,9 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
       if (start === undefined || start + events > (chunks[chunk] as ChunkInfo).events)
         throw new MalformedBytes("a slice lies outside its chunk");
       eventsInChunk[chunk] = start + events;
-      slices.push({ kind: "events", ...common, chunk, start, lastHash: count(x.v[i]) });
+      const lastHash = count(x.v[i]);
+      if (lastHash >= 2 ** 32) throw new MalformedBytes("a hash of an event is impossible");
+      slices.push({ kind: "events", ...common, chunk, start, lastHash });
     } else throw new MalformedBytes("unknown kind of slice");
   }
   if (eventsInChunk.some((events, i) => events !== chunks[i]?.events)) throw new MalformedBytes("a chunk holds events of no slice");

@@ -130,6 +130,9 @@ export function decodeChunk(raw: Uint8Array, count: number): EventColumns {
     timeMs[i] = time;
     lastNumber += numberReader.readSigned() + 1;
     number[i] = lastNumber;
+    // Sums of deltas may leave the numbers that are exact.
+    if (!(Math.abs(time) <= Number.MAX_SAFE_INTEGER && Math.abs(lastNumber) <= Number.MAX_SAFE_INTEGER))
+      throw new MalformedBytes("a time or a number is impossible");
     starts[i] = at;
     at += lengthReader.read();
     if (at > raw.length) throw new MalformedBytes("a payload is cut off");
@@ -155,8 +158,13 @@ export function payloadOf(columns: EventColumns, row: number): Uint8Array {
   return columns.payload.subarray(columns.starts[row], columns.ends[row]);
 }
 
+/** Checksums of the keys of some columns, filled by eventHash, for callers that hash many rows. */
+export type KeyChecksums = (number | undefined)[];
+
 /** CRC32C over key (UTF-8), a zero byte and payload: tells apart two events that claim one number (rule W2). */
-export function eventHash(columns: EventColumns, row: number): number {
-  const key = encoder.encode(`${columns.keys[columns.keyIndex[row] as number]}\0`);
-  return crc32c(payloadOf(columns, row), crc32c(key));
+export function eventHash(columns: EventColumns, row: number, known: KeyChecksums = []): number {
+  const index = columns.keyIndex[row] as number;
+  const key = known[index] ?? crc32c(encoder.encode(`${columns.keys[index]}\0`));
+  known[index] = key;
+  return crc32c(payloadOf(columns, row), key);
 }
