@@ -21,8 +21,8 @@ const BACKOFF_MS_MAX = 2_000;
 /** Tries of `start` that fail otherwise than by another writer's record. */
 const START_TRIES_MAX = 5;
 
-/** What ends a container for good: another owner, or damage that must not be guessed at. */
-const FATAL_CODES = ["CONTAINER_NOT_OWNED", "FRAME_CORRUPT", "STORE_CORRUPT", "FORMAT_UNSUPPORTED", "INTERNAL"] as const;
+/** What ends a container for good: another owner, damage that must not be guessed at, or a log that has to be opened anew. */
+const FATAL_CODES = ["CONTAINER_NOT_OWNED", "LOG_CLOSED", "FRAME_CORRUPT", "STORE_CORRUPT", "FORMAT_UNSUPPORTED", "INTERNAL"] as const;
 
 export interface CommitterHost {
   readonly container: number;

@@ -110,6 +110,29 @@ describe("answers", () => {
   });
 });
 
+describe("a log that was closed, or closed itself after a failed fsync", () => {
+  it("ends the container, for its host to open both anew", async () => {
+    const bench = new Bench();
+    let closed = false;
+    bench.wrapLog = (log) => ({
+      ...log,
+      append: async (data, expected) => {
+        if (closed) throw new TributaryError("LOG_CLOSED", "simulated");
+        return log.append(data, expected);
+      },
+    });
+    const container = await bench.open();
+    await bench.stream(container);
+    const waiting = container.waitForData(STREAM, 0, new AbortController().signal);
+    closed = true;
+    expect((await bench.error(container.append(STREAM, request(["a"])))).code).toBe("LOG_RESULT_UNKNOWN");
+    await waiting;
+    expect(bench.failures.map((error) => error.code)).toEqual(["LOG_CLOSED"]);
+    expect((await bench.error(container.append(STREAM, request(["b"])))).code).toBe("CONTAINER_NOT_OWNED");
+    await bench.until(container.close());
+  });
+});
+
 describe("a deposed owner", () => {
   it("acknowledges nothing, though its frames still match their predicted sequences", async () => {
     const bench = new Bench();
