@@ -1,0 +1,127 @@
+import { hasCode, TributaryError } from "@tributary/common/errors";
+import type { ReadEvent, StreamInfo, StreamService } from "@tributary/common/stream-service";
+import { digestOf, type Seen } from "../ledger.ts";
+import type { SimProcess } from "../process.ts";
+import type { StreamShape } from "../shape.ts";
+import type { World } from "../world.ts";
+import { nameOf, pause, type Service } from "./client.ts";
+
+const TIMEOUT_MS = 4_000;
+const PAGE = { eventsMax: 60, bytesMax: 8_000 };
+
+export function seenOf(world: World, stream: string, streamId: string, event: ReadEvent): Seen {
+  const { segment, ordinal, writer, incarnation, lane, number, key, gap } = event;
+  const plain = { segment, ordinal, writer, incarnation, lane, number, key };
+  const record = { ...plain, gap: gap && { first: gap.first, count: gap.count }, id: gap ? -1 : world.ledger.identify(event.data) };
+  return { stream, streamId, ...record, digest: digestOf(record) };
+}
+
+/** Notices a page of the core: the same for all readers for ever, and nothing but what counts. */
+function notice(world: World, reader: string, seen: Seen): void {
+  world.ledger.noticed(seen, reader);
+  world.lake.judgeRead(seen, reader);
+}
+
+/** Follows a stream of the core from its beginning on, through everything that happens to the core. */
+export function startTailReader(world: World, name: string, service: Service, stream: StreamShape): void {
+  if (!world.allows(name)) return;
+  const reader = world.spawn(name);
+  const follow = async () => {
+    let offset = "-1";
+    let streamId = "";
+    const next = new Map<string, number>();
+    for (;;) {
+      try {
+        const page = await world.request(reader, service, TIMEOUT_MS, async (streams) => {
+          streamId ||= (await streams.describe(stream)).id;
+          return streams.read(stream, { offset, ...PAGE });
+        });
+        for (const event of page.events) {
+          const seen = seenOf(world, nameOf(stream), streamId, event);
+          notice(world, name, seen);
+          const expected = next.get(seen.segment) ?? 0;
+          if (seen.ordinal !== expected)
+            world.ledger.violate(1, "tail lost its place", `${name}: ordinal ${seen.ordinal} of ${seen.segment} after ${expected - 1}`);
+          next.set(seen.segment, seen.ordinal + 1);
+        }
+        offset = page.nextOffset;
+        if (page.upToDate) await waitForData(world, reader, service, stream, offset);
+      } catch (error) {
+        if (hasCode(error, "OFFSET_UNKNOWN", "OFFSET_GONE", "OFFSET_FOREIGN", "OFFSET_INVALID") && !world.hasZombie) {
+          world.ledger.violate(1, "tail lost its place", `${name} at ${offset}: ${error.message}`);
+        }
+        await pause(world, reader, 500);
+      }
+    }
+  };
+  follow().catch((error: unknown) => world.defect(name, error));
+}
+
+async function waitForData(world: World, reader: SimProcess, service: Service, stream: StreamShape, offset: string): Promise<void> {
+  await world.request(reader, service, TIMEOUT_MS, (streams) =>
+    streams.waitForData(stream, offset, { timeoutMs: 2_000, signal: new AbortController().signal }),
+  );
+}
+
+/** Reads a gateway's own copy now and then, from its beginning to its end. */
+export function startGatewayReader(world: World, name: string, service: Service, stream: StreamShape, lineage: () => number): void {
+  if (!world.allows(name)) return;
+  const reader = world.spawn(name);
+  const follow = async () => {
+    for (let offset = "-1", since = lineage(); ; ) {
+      try {
+        if (since !== lineage()) {
+          since = lineage();
+          offset = "-1";
+        }
+        const page = await world.request(reader, service, TIMEOUT_MS, (streams) => streams.read(stream, { offset, ...PAGE }));
+        for (const event of page.events) {
+          // What damage took away is told in other words once more is known.
+          if (event.gap || since !== lineage()) continue;
+          const seen = seenOf(world, nameOf(stream), `${name} ${since}`, event);
+          world.ledger.noticed(seen, name);
+        }
+        offset = page.nextOffset;
+        if (page.upToDate) await waitForData(world, reader, service, stream, offset);
+        if (world.dice.float(`restart of ${name}`) < 0.05) offset = "-1";
+      } catch (error) {
+        if (hasCode(error, "OFFSET_GONE", "OFFSET_UNKNOWN", "OFFSET_FOREIGN")) offset = "-1";
+        await pause(world, reader, 1_000);
+      }
+    }
+  };
+  follow().catch((error: unknown) => world.defect(name, error));
+}
+
+/** All streams of the core, each from its first event to its last. */
+export async function readEverything(world: World, reader: SimProcess, service: Service): Promise<{ info: StreamInfo; records: Seen[] }[]> {
+  const streams = await persist(world, reader, service, (core) => core.list({ limit: 1_000 }));
+  const result: { info: StreamInfo; records: Seen[] }[] = [];
+  for (const info of streams) {
+    const records: Seen[] = [];
+    for (let offset = "-1", upToDate = false; !upToDate; ) {
+      const page = await persist(world, reader, service, (core) => core.read(info.name, { offset, eventsMax: 500, bytesMax: 100_000 }));
+      for (const event of page.events) {
+        const seen = seenOf(world, nameOf({ ...info.name, segments: 0 }), info.id, event);
+        notice(world, reader.name, seen);
+        records.push(seen);
+      }
+      ({ nextOffset: offset, upToDate } = page);
+    }
+    result.push({ info: await persist(world, reader, service, (core) => core.describe(info.name)), records });
+  }
+  return result;
+}
+
+const TRIES_MAX = 20;
+
+async function persist<T>(world: World, reader: SimProcess, service: Service, work: (streams: StreamService) => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await world.request(reader, service, TIMEOUT_MS, work);
+    } catch (error) {
+      if (tries >= TRIES_MAX || !(error instanceof TributaryError)) throw error;
+      await pause(world, reader, 1_000);
+    }
+  }
+}

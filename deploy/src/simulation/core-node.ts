@@ -1,0 +1,126 @@
+import { toTributaryError } from "@tributary/common/errors";
+import { newId } from "@tributary/common/names";
+import type { Log } from "@tributary/common/ports/log";
+import { createContainer } from "@tributary/core/container/create-container";
+import { type Core, openCore } from "@tributary/core/core";
+import { SimBus } from "./ports/sim-bus.ts";
+import { SimLog } from "./ports/sim-log.ts";
+import { SimMetaStore } from "./ports/sim-meta-store.ts";
+import { SimObjectStore } from "./ports/sim-object-store.ts";
+import type { SimProcess } from "./process.ts";
+import type { Target, World } from "./world.ts";
+
+const RETRY_MS = 1_000;
+
+/** A node of the core. It keeps nothing of its own. */
+export class CoreNode {
+  readonly name: string;
+  process: SimProcess | undefined;
+  core: Core | undefined;
+  bus: SimBus | undefined;
+  retired = false;
+  readonly #world: World;
+
+  constructor(world: World, name: string) {
+    this.#world = world;
+    this.name = name;
+  }
+
+  get target(): Target<Core> {
+    return { process: this.process, service: this.core };
+  }
+
+  start(): void {
+    if (this.process?.alive || this.retired) return;
+    const world = this.#world;
+    const { shape } = world;
+    const process = world.spawn(this.name);
+    this.process = process;
+    this.core = undefined;
+    const bus = new SimBus(world.network, process);
+    this.bus = bus;
+    const meta = new SimMetaStore(world.meta, process, world, shape.meta);
+    const objects = new SimObjectStore(world.shelf, process, world, shape.objects);
+    const logs = new Map<number, Log>();
+    const logger = world.loggerOf(process);
+    const phases = world.phasesOf(process, () => this.crash("in a phase"));
+    world.trace(this.name, "starts");
+    openCore({
+      meta,
+      bus,
+      clock: process.clock,
+      random: process.random,
+      logger,
+      options: { cluster: "sim", node: newId(process.random, 8), containers: shape.containers },
+      async containerFactory(id, epoch) {
+        await logs.get(id)?.close();
+        const store = world.wals[id];
+        if (!store) throw new Error(`there is no log of container ${id}`);
+        const log = new SimLog(store, process, world, shape.wal);
+        logs.set(id, log);
+        return createContainer({
+          id,
+          epoch,
+          log,
+          objects,
+          clock: process.clock,
+          random: process.random,
+          phases,
+          logger,
+          options: { ...shape.container, appendTimeoutMs: 3_000, blockCacheBytesMax: 20_000, chunkCacheBytesMax: 20_000 },
+        });
+      },
+    }).then(
+      (core) => {
+        if (!process.alive) return;
+        this.core = core;
+        world.trace(this.name, "serves");
+      },
+      (error: unknown) => {
+        if (!process.alive) return;
+        const { code, message } = toTributaryError(error);
+        world.trace(this.name, `does not start: ${code} ${message}`);
+        if (code === "INTERNAL") world.defect(this.name, error);
+        this.crash("did not start");
+      },
+    );
+  }
+
+  crash(why: string, downMs: number = RETRY_MS): void {
+    if (!this.process?.alive) return;
+    this.#world.trace(this.name, `dies (${why})`);
+    this.process.kill();
+    this.core = undefined;
+    this.#world.scheduler.schedule(downMs, undefined, () => this.start());
+  }
+
+  retire(): void {
+    this.retired = true;
+    this.crash("for good");
+  }
+
+  restart(): void {
+    const { core, process } = this;
+    if (!core || !process?.alive) return;
+    this.#world.trace(this.name, "is told to stop");
+    this.core = undefined;
+    core.close().then(
+      () => {
+        if (process.alive) this.crash("stopped", 100);
+      },
+      (error: unknown) => {
+        if (process.alive) this.#world.defect(this.name, error);
+      },
+    );
+  }
+
+  /** True once every container is served and has brought everything into the lake. */
+  get settled(): boolean {
+    const status = this.core?.status();
+    return (
+      status !== undefined &&
+      status.containers.every((hosted) => hosted.state === "serving") &&
+      status.eventsDurable === status.eventsTiered
+    );
+  }
+}

@@ -1,0 +1,206 @@
+import { CoreNode } from "./core-node.ts";
+import { GatewayNode } from "./gateway-node.ts";
+import type { SimBus } from "./ports/sim-bus.ts";
+import { flipBit } from "./ports/sim-log.ts";
+import type { SimProcess } from "./process.ts";
+import type { World } from "./world.ts";
+
+/** A fault of the whole world, decided before the story begins. */
+interface Plan {
+  readonly kind: string;
+  /** How many of it a seed has, at least and at most. */
+  readonly count: readonly [number, number];
+  /** Share of the seeds that have any. */
+  readonly share: number;
+  act(world: World, site: string): void;
+}
+
+function gateway(world: World, site: string): GatewayNode {
+  return world.dice.pick(`${site} which`, world.gateways);
+}
+
+function ms(world: World, site: string, from: number, to: number): number {
+  return world.dice.between(`${site} ms`, from, to);
+}
+
+function later(world: World, delayMs: number, act: () => void): void {
+  world.scheduler.schedule(delayMs, undefined, act);
+}
+
+function pauseFor(world: World, process: SimProcess | undefined, forMs: number): void {
+  if (!process?.alive) return;
+  world.trace(process.name, `is paused for ${(forMs / 1000).toFixed(2)} s`);
+  process.pause();
+  later(world, forMs, () => {
+    if (process.alive && process.paused) world.trace(process.name, "goes on");
+    process.resume();
+  });
+}
+
+function cut(world: World, who: string, bus: SimBus | undefined, site: string): void {
+  if (!bus || bus.cut !== "none") return;
+  const how = world.dice.pick(`${site} how`, ["both", "both", "in", "out"] as const);
+  const forMs = ms(world, site, 300, 7_000);
+  world.trace(who, `is cut off (${how}) for ${(forMs / 1000).toFixed(2)} s`);
+  bus.cut = how;
+  const notice = (connected: boolean) =>
+    bus.process.deliver(world.dice.between(`${site} notices`, 0, 2_000), () => bus.setConnected(connected && bus.cut === "none"));
+  if (how === "both") notice(false);
+  later(world, forMs, () => {
+    world.trace(who, "is connected again");
+    bus.cut = "none";
+    notice(true);
+  });
+}
+
+const PLANS: readonly Plan[] = [
+  {
+    kind: "gateway crash",
+    count: [1, 5],
+    share: 1,
+    act: (world, site) => gateway(world, site).crash("power cut", ms(world, site, 20, 4_000)),
+  },
+  { kind: "gateway restart", count: [0, 2], share: 1, act: (world, site) => gateway(world, site).restart() },
+  {
+    kind: "gateway pause",
+    count: [0, 2],
+    share: 1,
+    act: (world, site) => pauseFor(world, gateway(world, site).process, ms(world, site, 200, 6_000)),
+  },
+  {
+    kind: "gateway cut off",
+    count: [0, 3],
+    share: 1,
+    act(world, site) {
+      const node = gateway(world, site);
+      cut(world, node.name, node.bus, site);
+    },
+  },
+  { kind: "core crash", count: [0, 3], share: 1, act: (world, site) => world.core.crash("power cut", ms(world, site, 20, 4_000)) },
+  { kind: "core restart", count: [0, 1], share: 1, act: (world) => world.core.restart() },
+  { kind: "core pause", count: [0, 2], share: 1, act: (world, site) => pauseFor(world, world.core.process, ms(world, site, 200, 6_000)) },
+  { kind: "core cut off", count: [0, 2], share: 1, act: (world, site) => cut(world, world.core.name, world.core.bus, site) },
+  { kind: "take-over from a paused owner", count: [1, 2], share: 0.6, act: takeOver },
+  {
+    kind: "clock jump",
+    count: [0, 3],
+    share: 1,
+    act(world, site) {
+      const process = world.dice.float(`${site} who`) < 0.5 ? world.core.process : gateway(world, site).process;
+      if (!process) return;
+      process.clockSkewMs += ms(world, site, -3_600_000, 3_600_000);
+      world.trace(process.name, "its clock jumps");
+    },
+  },
+  {
+    kind: "gateway disk full",
+    count: [1, 2],
+    share: 0.4,
+    act(world, site) {
+      const node = gateway(world, site);
+      world.trace(node.name, "its disk is full");
+      node.limitDisk(node.disk.bytes + 20_000);
+      later(world, ms(world, site, 500, 5_000), () => {
+        world.trace(node.name, "its disk has room again");
+        node.limitDisk(Number.POSITIVE_INFINITY);
+      });
+    },
+  },
+  {
+    kind: "object store full",
+    count: [1, 1],
+    share: 0.3,
+    act(world, site) {
+      world.trace("lake", "is full");
+      world.shelf.full = true;
+      later(world, ms(world, site, 500, 6_000), () => {
+        world.trace("lake", "has room again");
+        world.shelf.full = false;
+      });
+    },
+  },
+  { kind: "gateway cloned", count: [1, 1], share: 0.15, act: clone },
+  { kind: "gateway restored from a backup", count: [1, 1], share: 0.15, act: restore },
+  { kind: "gateway disk damaged", count: [1, 2], share: 0.1, act: damage },
+];
+
+/** The world's great faults, all decided before it begins. */
+export function planFaults(world: World): void {
+  const { dice, shape, faults } = world;
+  for (const plan of PLANS) {
+    if (dice.float(`plan ${plan.kind}`) >= plan.share) continue;
+    const count = dice.integer(`plan ${plan.kind} count`, ...plan.count);
+    for (let i = 0; i < count; i++) {
+      const site = `plan ${plan.kind} ${i}`;
+      const atMs = dice.between(`${site} at`, 500, shape.activeMs);
+      later(world, atMs, () => {
+        if (faults.active && faults.note(plan.kind, site)) plan.act(world, site);
+      });
+    }
+  }
+}
+
+/** The owner stands still, another takes its containers over, and the first wakes up and does not know. */
+function takeOver(world: World, site: string): void {
+  const before = world.core;
+  if (!before.process?.alive || before.process.paused) return;
+  world.trace(before.name, "stands still");
+  const { process } = before;
+  process.pause();
+  later(world, ms(world, `${site} start`, 100, 2_000), () => {
+    if (world.core !== before) return;
+    const next = new CoreNode(world, `core${world.cores.length}`);
+    world.cores.push(next);
+    next.start();
+    later(world, ms(world, `${site} wake`, 200, 9_000), () => {
+      if (process.alive) world.trace(before.name, "wakes up");
+      process.resume();
+      later(world, ms(world, `${site} zombie`, 5, 3_000), () => before.retire());
+    });
+  });
+}
+
+function clone(world: World, site: string): void {
+  const original = gateway(world, site);
+  const name = `${original.name}c`;
+  world.trace(name, `is a copy of ${original.name}`);
+  const node = new GatewayNode(world, { ...original.shape, name }, original.disk.copy(`disk of ${name}`, {}));
+  world.gateways.push(node);
+  node.start();
+  world.populate(node);
+}
+
+function restore(world: World, site: string): void {
+  const node = gateway(world, site);
+  const backup = node.disk.copy("", {});
+  world.trace(node.name, `is backed up at record ${backup.last}`);
+  later(world, ms(world, site, 500, 8_000), () => {
+    const lost = node.disk;
+    world.ledger.losses.push({
+      writer: lost.name,
+      fromSeq: backup.last + 1,
+      throughSeq: lost.last,
+      atMs: world.nowMs,
+      reason: "restored from a backup",
+    });
+    node.crash("its disk is replaced by a backup", ms(world, `${site} down`, 50, 3_000));
+    node.replaceDisk(backup.copy(lost.name, {}));
+  });
+}
+
+/** A stored record gets other bytes, or cannot be read any more. */
+function damage(world: World, site: string): void {
+  const { disk, name } = gateway(world, site);
+  const seqs = [...disk.records.keys()];
+  const seq = seqs[Math.floor(world.dice.float(`${site} seq`) * seqs.length)];
+  if (seq === undefined) return;
+  const hole = world.dice.float(`${site} how`) < 0.4;
+  world.trace(name, `record ${seq} of its disk ${hole ? "cannot be read any more" : "changes a bit"}`);
+  world.ledger.losses.push({ writer: disk.name, fromSeq: seq, throughSeq: seq, atMs: world.nowMs, reason: "damaged" });
+  if (hole) disk.unreadable.add(seq);
+  else {
+    const data = Uint8Array.from(disk.records.get(seq) as Uint8Array);
+    flipBit(data, world.dice.float(`${site} bit`));
+    disk.damage(seq, data);
+  }
+}

@@ -1,0 +1,91 @@
+import { checkReads } from "./checker.ts";
+import { readEverything } from "./clients/reader.ts";
+import type { FaultRecord } from "./faults.ts";
+import type { Violation } from "./ledger.ts";
+import { planFaults } from "./nemesis.ts";
+import { World, type WorldOptions } from "./world.ts";
+
+export interface SeedResult {
+  readonly seed: number;
+  readonly violations: readonly Violation[];
+  readonly faults: readonly FaultRecord[];
+  readonly events: number;
+  readonly acknowledged: number;
+  readonly steps: number;
+  readonly virtualMs: number;
+  readonly traceHash: number;
+  readonly clients: readonly string[];
+  readonly frames: number;
+  readonly voidFrames: number;
+}
+
+const REST_MS_MAX = 180_000;
+const POLL_MS = 500;
+
+/** A story from its seed to its judgement. */
+export async function runSeed(options: WorldOptions): Promise<SeedResult> {
+  const world = new World(options);
+  const onRejection = (error: unknown) => world.defect("unhandled rejection", error);
+  process.on("unhandledRejection", onRejection);
+  try {
+    await live(world);
+  } finally {
+    process.off("unhandledRejection", onRejection);
+  }
+  return {
+    seed: options.seed,
+    violations: world.ledger.violations,
+    faults: world.faults.happened,
+    events: world.ledger.submissions.length,
+    acknowledged: world.ledger.submissions.filter((submission) => submission.ackMs !== undefined).length,
+    steps: world.scheduler.steps,
+    virtualMs: world.nowMs,
+    traceHash: world.traceHash,
+    clients: world.clients,
+    frames: world.lake.frames,
+    voidFrames: world.lake.voidFrames,
+  };
+}
+
+async function live(world: World): Promise<void> {
+  const { scheduler, shape, options } = world;
+  planFaults(world);
+  world.begin();
+  const activeMs = shape.activeMs * (options.activeShare ?? 1);
+  await scheduler.runUntil(activeMs);
+  world.working = false;
+  await scheduler.runUntil(shape.activeMs);
+  world.trace("world", "heals");
+  world.heal();
+  const deadlineMs = scheduler.nowMs + REST_MS_MAX;
+  while (!world.atRest && scheduler.nowMs < deadlineMs) await scheduler.runUntil(scheduler.nowMs + POLL_MS);
+  if (!world.atRest) {
+    world.ledger.violate(0, "no rest", `${REST_MS_MAX / 1000} s after everything was mended: ${world.unrest().join("; ")}`);
+  }
+  await judge(world, "final reader");
+  // Once more from WAL and lake alone: nothing may hang on what the last process remembered.
+  world.trace("world", "starts the core once more");
+  world.core.crash("to be read anew", 10);
+  await scheduler.runUntil(scheduler.nowMs + 60_000, () => world.core.core !== undefined);
+  await judge(world, "second reader");
+}
+
+async function judge(world: World, name: string): Promise<void> {
+  const reader = world.spawn(name);
+  let ended = false;
+  const reading = readEverything(world, reader, () => ({ process: world.core.process, service: world.core.core?.streams })).then(
+    (reads) =>
+      checkReads(reads, {
+        ledger: world.ledger,
+        countOf: (streamId) => world.lake.countOf(streamId),
+        dropping: new Set(world.gateways.filter((node) => node.shape.quota.whenFull === "drop-oldest").map((node) => node.disk.name)),
+        branched: world.branched,
+      }),
+    (error: unknown) => world.ledger.violate(1, "unreadable", `the core's streams cannot be read: ${error}`),
+  );
+  reading.finally(() => {
+    ended = true;
+  });
+  await world.scheduler.runUntil(world.nowMs + 120_000, () => ended);
+  if (!ended) world.ledger.violate(1, "unreadable", "the core's streams cannot be read in time");
+}

@@ -1,0 +1,155 @@
+import type { Dice } from "./dice.ts";
+import type { BusBehaviour } from "./ports/sim-bus.ts";
+import type { LogBehaviour } from "./ports/sim-log.ts";
+import type { MetaBehaviour } from "./ports/sim-meta-store.ts";
+import type { ObjectBehaviour } from "./ports/sim-object-store.ts";
+
+export interface StreamShape {
+  readonly scope: string;
+  readonly stream: string;
+  readonly segments: number;
+}
+
+export interface GatewayShape {
+  readonly name: string;
+  readonly streams: readonly StreamShape[];
+  readonly freeAt: "committed" | "tiered";
+  readonly quota: { readonly diskBytesMax: number; readonly whenFull: "reject" | "drop-oldest" };
+  readonly producers: number;
+  readonly plainCallers: number;
+  readonly qos1Clients: number;
+  readonly qos2Clients: number;
+}
+
+/** Everything about a world that its seed decides before it begins. */
+export interface Shape {
+  readonly activeMs: number;
+  readonly gateways: readonly GatewayShape[];
+  readonly containers: number;
+  readonly coreProducers: number;
+  readonly readersPerStream: number;
+  readonly container: {
+    readonly flushBytes: number;
+    readonly flushIntervalMs: number;
+    readonly checkpointObjectsMax: number;
+    readonly frameBytesTarget: number;
+    readonly windowFrames: number;
+  };
+  readonly edgeCheckpointBytes: number;
+  readonly opIntervalMs: number;
+  readonly eventsPerOp: number;
+  readonly eventBytesMax: number;
+  /** Scales the probabilities of all faults of ports. */
+  readonly faultRate: number;
+  readonly edgeLog: LogBehaviour;
+  readonly wal: LogBehaviour;
+  readonly meta: MetaBehaviour;
+  readonly bus: BusBehaviour;
+  readonly objects: ObjectBehaviour;
+}
+
+export function shapeOf(dice: Dice): Shape {
+  const gatewayCount = dice.pick("gateways", [2, 2, 2, 3]);
+  const shared: StreamShape[] = [
+    { scope: "plant", stream: "shared", segments: dice.pick("segments of shared", [1, 2, 4]) },
+    { scope: "plant", stream: "second", segments: dice.pick("segments of second", [1, 1, 3]) },
+  ];
+  const whenFull = dice.pick("quota policy", ["none", "none", "none", "none", "reject", "drop-oldest"] as const);
+  const gateways = Array.from({ length: gatewayCount }, (_, i): GatewayShape => {
+    const name = `gw${i}`;
+    return {
+      name,
+      streams: [...shared, { scope: "plant", stream: `own-${name}`, segments: dice.pick(`segments of ${name}`, [1, 2]) }],
+      freeAt: dice.pick(`freeAt of ${name}`, ["tiered", "tiered", "tiered", "committed"] as const),
+      quota:
+        whenFull === "none"
+          ? { diskBytesMax: 1e9, whenFull: "reject" }
+          : { diskBytesMax: dice.integer(`quota of ${name}`, 60_000, 160_000), whenFull },
+      producers: dice.integer(`producers of ${name}`, 1, 2),
+      plainCallers: 1,
+      qos1Clients: 1,
+      qos2Clients: dice.integer(`qos2 of ${name}`, 1, 2),
+    };
+  });
+  return {
+    activeMs: dice.integer("active", 15_000, 30_000),
+    gateways,
+    containers: dice.pick("containers", [1, 2, 3]),
+    coreProducers: 1,
+    readersPerStream: 1,
+    container: {
+      flushBytes: dice.pick("flush bytes", [4_000, 16_000, 60_000]),
+      flushIntervalMs: dice.pick("flush interval", [200, 800, 2_000]),
+      checkpointObjectsMax: dice.pick("checkpoint objects", [2, 4, 8]),
+      frameBytesTarget: dice.pick("frame bytes", [2_000, 16_000]),
+      windowFrames: dice.pick("window", [1, 4, 4]),
+    },
+    edgeCheckpointBytes: dice.pick("edge checkpoint", [8_000, 30_000, 80_000]),
+    opIntervalMs: dice.pick("op interval", [150, 250]),
+    eventsPerOp: dice.pick("events per op", [12, 20]),
+    eventBytesMax: dice.pick("event bytes", [20, 60, 200]),
+    faultRate: dice.pick("fault rate", [0.3, 1, 1, 2]),
+    edgeLog: {
+      appendMs: [1, 8],
+      readMs: [0.1, 1],
+      slow: 0.01,
+      slowMs: [50, 800],
+      unknownLanded: 0.002,
+      unknownLost: 0.002,
+      unknownLate: 0,
+      lateMs: [0, 0],
+      readFlip: 0,
+      otherFailure: 0.001,
+      local: true,
+    },
+    wal: {
+      appendMs: [2, 12],
+      readMs: [1, 6],
+      slow: 0.01,
+      slowMs: [100, 6_000],
+      unknownLanded: 0.006,
+      unknownLost: 0.006,
+      unknownLate: 0.006,
+      lateMs: [5, 8_000],
+      readFlip: 0.002,
+      otherFailure: 0.01,
+      local: false,
+    },
+    meta: {
+      callMs: [1, 8],
+      slow: 0.01,
+      slowMs: [50, 1_500],
+      stale: 0.1,
+      staleMs: [10, 4_000],
+      unknownLanded: 0.02,
+      unknownLost: 0.02,
+      unknownLate: 0.02,
+      lateMs: [5, 4_000],
+      unreachable: 0.01,
+      watchBreaks: 0.02,
+    },
+    bus: {
+      hopMs: [0.2, 4],
+      lostRequest: 0.005,
+      lostAnswer: 0.005,
+      delayed: 0.02,
+      delayMs: [20, 3_000],
+      doubled: 0.02,
+      lostMessage: 0.1,
+      noticeMs: [5, 1_500],
+    },
+    objects: {
+      putMs: [5, 50],
+      getMs: [1, 15],
+      slow: 0.02,
+      slowMs: [100, 3_000],
+      unknownLanded: 0.02,
+      unknownLost: 0.02,
+      unknownLate: 0.02,
+      lateMs: [10, 4_000],
+      unreachable: 0.02,
+      putDamages: 0.01,
+      getFlips: 0.004,
+    },
+  };
+}

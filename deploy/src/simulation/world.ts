@@ -1,0 +1,279 @@
+import { TributaryError, toTributaryError } from "@tributary/common/errors";
+import type { LogFields, Logger } from "@tributary/common/logger";
+import type { Phase, PhaseListener } from "@tributary/common/phases";
+import { excuseOf } from "./checker.ts";
+import type { Service, Workplace } from "./clients/client.ts";
+import { startHttpProducer, startPlainCaller } from "./clients/http-producer.ts";
+import { startMqttClient } from "./clients/mqtt-client.ts";
+import { startGatewayReader, startTailReader } from "./clients/reader.ts";
+import { CoreNode } from "./core-node.ts";
+import { Dice, hashText } from "./dice.ts";
+import type { SimEnvironment } from "./environment.ts";
+import { Faults } from "./faults.ts";
+import { GatewayNode } from "./gateway-node.ts";
+import { LakeWatch } from "./lake-watch.ts";
+import { Ledger, type Submission } from "./ledger.ts";
+import { BusNetwork } from "./ports/sim-bus.ts";
+import { LogStore } from "./ports/sim-log.ts";
+import { MetaState } from "./ports/sim-meta-store.ts";
+import { ObjectShelf } from "./ports/sim-object-store.ts";
+import { SimProcess } from "./process.ts";
+import { Scheduler } from "./scheduler.ts";
+import { type Shape, shapeOf } from "./shape.ts";
+
+export interface WorldOptions {
+  readonly seed: number;
+  /** Only these faults happen; undefined: whatever the seed says. */
+  readonly allowedFaults?: ReadonlySet<string>;
+  /** Only these clients act; undefined: all. */
+  readonly allowedClients?: ReadonlySet<string>;
+  /** The clients stop after this much of the active time. */
+  readonly activeShare?: number;
+  readonly onTrace?: (line: string) => void;
+}
+
+/** Something that can be called over the network. */
+export interface Target<S> {
+  readonly process: SimProcess | undefined;
+  readonly service: S | undefined;
+}
+
+const PHASE_CRASH_PROBABILITY = 0.0015;
+
+/** All that there is in a simulation. */
+export class World implements SimEnvironment {
+  readonly scheduler: Scheduler = new Scheduler();
+  readonly dice: Dice;
+  readonly faults: Faults;
+  readonly shape: Shape;
+  readonly options: WorldOptions;
+  readonly ledger: Ledger;
+  readonly lake: LakeWatch;
+  readonly network: BusNetwork;
+  readonly meta: MetaState = new MetaState();
+  readonly shelf: ObjectShelf = new ObjectShelf();
+  readonly wals: LogStore[] = [];
+  readonly gateways: GatewayNode[] = [];
+  readonly cores: CoreNode[] = [];
+  /** Clients go on beginning new things. */
+  working = true;
+  clientsBusy = 0;
+  readonly clients: string[] = [];
+  traceHash = 0;
+  traceLines = 0;
+  #processes = 0;
+
+  constructor(options: WorldOptions) {
+    this.options = options;
+    this.dice = new Dice(options.seed);
+    this.shape = shapeOf(this.dice);
+    this.faults = new Faults(this.dice, () => this.nowMs, this.shape.faultRate, options.allowedFaults);
+    this.ledger = new Ledger(() => this.nowMs);
+    this.lake = new LakeWatch(this.ledger, () => this.nowMs);
+    this.network = new BusNetwork(this, this.shape.bus);
+    this.shelf.onStored = (name, data) => this.lake.stored(name, data);
+    for (let id = 0; id < this.shape.containers; id++) {
+      this.wals.push(
+        new LogStore(`wal${id}`, {
+          landed: (seq, data) => this.lake.landed(id, seq, data),
+          truncating: (first, through) => this.lake.truncating(id, first, through),
+        }),
+      );
+    }
+    for (const shape of this.shape.gateways) this.gateways.push(new GatewayNode(this, shape, new LogStore(`disk of ${shape.name}`)));
+    this.cores.push(new CoreNode(this, "core0"));
+  }
+
+  get nowMs(): number {
+    return this.scheduler.nowMs;
+  }
+
+  spawn(name: string): SimProcess {
+    return new SimProcess(this.scheduler, name, this.dice.random(`process ${name} ${this.#processes++}`));
+  }
+
+  trace(who: string, what: string): void {
+    const line = `${(this.nowMs / 1000).toFixed(4).padStart(9)} ${who.padEnd(8)} ${what}`;
+    this.traceHash = hashText(line, this.traceHash);
+    this.traceLines++;
+    this.options.onTrace?.(line);
+  }
+
+  /** The core node that was started last. */
+  get core(): CoreNode {
+    return this.cores.at(-1) as CoreNode;
+  }
+
+  allows(client: string): boolean {
+    return this.options.allowedClients?.has(client) ?? true;
+  }
+
+  /**
+   * One request of a client to a node, as over TCP: it arrives or not, and so does its answer. `accepts` is asked on arrival.
+   * @throws SERVER_UNREACHABLE nobody was there; BUS_TIMEOUT no answer came; what the work throws
+   */
+  request<S, T>(client: SimProcess, target: () => Target<S>, timeoutMs: number, work: (service: S) => Promise<T>): Promise<T> {
+    const site = `device ${client.name}`;
+    const { dice, faults, scheduler } = this;
+    return new Promise<T>((resolve, reject) => {
+      const cancelTimer = client.clock.setTimer(timeoutMs, () => reject(new TributaryError("BUS_TIMEOUT", "no answer in time")));
+      const settle = (how: () => void) => {
+        if (faults.strikes("device answer lost", site, 0.004)) return;
+        client.deliver(dice.between(`${site} back`, 0.2, 3), () => {
+          cancelTimer();
+          how();
+        });
+      };
+      if (faults.strikes("device request lost", site, 0.004)) return;
+      scheduler.schedule(dice.between(`${site} hop`, 0.2, 3), undefined, () => {
+        const { process, service } = target();
+        if (!process?.alive || service === undefined)
+          return settle(() => reject(new TributaryError("SERVER_UNREACHABLE", "nobody listens")));
+        process.deliver(0, () => {
+          work(service).then(
+            (value) => process.alive && settle(() => resolve(value)),
+            (error: unknown) => {
+              if (!process.alive) return;
+              const known = toTributaryError(error);
+              if (known.code === "INTERNAL") this.defect(process.name, error);
+              settle(() => reject(known));
+            },
+          );
+        });
+      });
+    });
+  }
+
+  /** Everything that acts begins. */
+  begin(): void {
+    for (const core of this.cores) core.start();
+    for (const node of [...this.gateways]) {
+      node.start();
+      this.populate(node);
+    }
+    const core: Service = () => ({ process: this.core.process, service: this.core.core?.streams });
+    const shared = this.shape.gateways[0]?.streams.slice(0, 2) ?? [];
+    for (let i = 0; i < this.shape.coreProducers; i++) {
+      this.#meet(`core-p${i}`, (name) => startHttpProducer(this, name, core, { writer: () => "core", lastSeq: () => 0, streams: shared }));
+    }
+    const streams = new Map(this.shape.gateways.flatMap((node) => node.streams).map((stream) => [stream.stream, stream]));
+    for (const stream of streams.values()) {
+      for (let i = 0; i < this.shape.readersPerStream; i++) {
+        this.#meet(`tail${i}-${stream.stream}`, (name) => startTailReader(this, name, core, stream));
+      }
+    }
+  }
+
+  /** Clients of one gateway. */
+  populate(node: GatewayNode): void {
+    const { shape } = node;
+    const at: Workplace = { writer: () => node.disk.name, lastSeq: () => node.disk.last, streams: shape.streams };
+    const service: Service = () => ({ process: node.process, service: node.gateway?.streams });
+    const each = (count: number, kind: string, start: (name: string) => void) => {
+      for (let i = 0; i < count; i++) this.#meet(`${node.name}-${kind}${i}`, start);
+    };
+    each(shape.producers, "p", (name) => startHttpProducer(this, name, service, at));
+    each(shape.plainCallers, "h", (name) => startPlainCaller(this, name, service, at));
+    each(shape.qos1Clients, "q1-", (name) => startMqttClient(this, name, node, at, 1));
+    each(shape.qos2Clients, "q2-", (name) => startMqttClient(this, name, node, at, 2));
+    for (const stream of shape.streams.slice(0, 2)) {
+      this.#meet(`${node.name}-r-${stream.stream}`, (name) => startGatewayReader(this, name, service, stream, () => node.lineage));
+    }
+  }
+
+  #meet(name: string, start: (name: string) => void): void {
+    this.clients.push(name);
+    start(name);
+  }
+
+  /** No more faults; what is broken is mended, what is down is started. */
+  heal(): void {
+    this.faults.active = false;
+    this.shelf.full = false;
+    for (const node of [...this.gateways, ...this.cores]) {
+      node.process?.resume();
+      if (node.bus) {
+        node.bus.cut = "none";
+        node.bus.setConnected(true);
+      }
+    }
+    for (const core of this.cores.slice(0, -1)) core.retire();
+    for (const node of this.gateways) {
+      node.limitDisk(Number.POSITIVE_INFINITY);
+      node.start();
+    }
+    this.core.start();
+  }
+
+  get hasZombie(): boolean {
+    return this.cores.slice(0, -1).some((core) => core.process?.alive);
+  }
+
+  get branched(): boolean {
+    return this.ledger.losses.length > 0 || this.gateways.length > this.shape.gateways.length;
+  }
+
+  hadLoss(writer: string): boolean {
+    return this.ledger.losses.some((loss) => loss.writer === writer);
+  }
+
+  isExcused(submission: Submission): boolean {
+    return excuseOf(this.ledger.losses, submission).missing;
+  }
+
+  get atRest(): boolean {
+    return this.unrest().length === 0;
+  }
+
+  /** What is not done yet. */
+  unrest(): string[] {
+    const found: string[] = [];
+    if (this.clientsBusy > 0) found.push(`${this.clientsBusy} clients wait for answers`);
+    for (const node of this.gateways) {
+      const status = node.gateway?.status();
+      if (!status) found.push(`${node.name} does not serve`);
+      else if (status.trouble !== "") found.push(`${node.name}: ${status.trouble}`);
+      else if (status.uplink?.state !== "sending" || status.uplink.unitsOutstanding > 0 || status.usage.eventsUnsent > 0) {
+        found.push(
+          `${node.name} is ${status.uplink?.state}, ${status.usage.eventsUnsent} events unsent, ${status.uplink?.unitsOutstanding} units not freed (${status.uplink?.lastError})`,
+        );
+      }
+    }
+    if (!this.core.settled)
+      found.push(`the core: ${JSON.stringify(this.core.core?.status().containers.map(({ state, lastError }) => `${state} ${lastError}`))}`);
+    return found;
+  }
+
+  /** The program itself says that it is wrong. */
+  defect(who: string, error: unknown): void {
+    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    this.trace(who, `DEFECT ${text}`);
+    this.ledger.violate(0, "defect", `${who}: ${text}${error instanceof Error && error.stack ? `\n${error.stack}` : ""}`);
+  }
+
+  loggerOf(process: SimProcess): Logger {
+    const at =
+      (level: string) =>
+      (message: string, fields: LogFields = {}) => {
+        if (!process.alive) return;
+        const facts = Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]));
+        this.trace(process.name, `${level} ${message} ${facts.join(" ")}`);
+        if (fields["code"] === "INTERNAL") this.defect(process.name, new Error(`${message}: ${facts.join(" ")}`));
+      };
+    return { debug: () => {}, info: at("info"), warn: at("warn"), error: at("error") };
+  }
+
+  /** Dies now and then in the middle of a phase. */
+  phasesOf(process: SimProcess, crash: () => void): PhaseListener {
+    const begin = (phase: Phase) => {
+      const site = `${process.name} ${phase}`;
+      const rare = phase === "commit" || phase === "uplink" ? 0.3 : 4;
+      if (process.alive && this.faults.strikes("crash in a phase", site, PHASE_CRASH_PROBABILITY * rare)) {
+        this.scheduler.schedule(this.dice.between(`${site} crash`, 0, 15), undefined, () => {
+          if (process.alive) crash();
+        });
+      }
+    };
+    return { begin, end() {} };
+  }
+}
