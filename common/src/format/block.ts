@@ -327,7 +327,7 @@ function idBytes(value: unknown, length: number): Uint8Array {
 function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcAt: number): Block {
   const writer = bytesToHex(idBytes(index.w, WRITER_ID_BYTES));
   const incarnation = bytesToHex(idBytes(index.i, INCARNATION_BYTES));
-  const lane = LANES[index.l];
+  const lane = LANES[count(index.l)];
   if (!lane) throw new MalformedBytes("unknown lane");
   const chunks = readChunkInfos(index.c, chunksAt, crcAt);
   if (!(index.s instanceof Uint8Array) || index.s.length % STREAM_ID_BYTES !== 0)
