@@ -15,20 +15,26 @@ function fail(message) {
   process.exit(1);
 }
 
-/** The lock file and the platform: what an installation depends on. */
-function wantedStamp() {
+/** What an installation depends on: the lock file, the platform, and whether it has what only development needs. */
+function wantedStamp(extent) {
   const lock = readFileSync(join(root, "package-lock.json"));
-  return `${createHash("sha256").update(lock).digest("hex")} ${process.platform}-${process.arch}\n`;
+  return `${createHash("sha256").update(lock).digest("hex")} ${process.platform}-${process.arch} ${extent}\n`;
 }
 
-function install() {
-  const wanted = wantedStamp();
-  if (existsSync(stamp) && existsSync(pinnedNode) && readFileSync(stamp, "utf8") === wanted) return;
+/** `extent`: "run" leaves out what only tests, benchmarks and scenarios need. */
+function install(extent) {
+  const wanted = wantedStamp(extent);
+  const have = existsSync(stamp) && existsSync(pinnedNode) ? readFileSync(stamp, "utf8") : "";
+  if (have === wanted || have === wantedStamp("all")) return;
   console.error("Installing packages (once) …");
   // npm sets variables for its scripts; a nested npm must not inherit those of the outer one.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(config|lifecycle|package)_/i.test(name)));
   const npm = process.platform === "win32" ? "npm.cmd" : "npm";
-  const result = spawnSync(npm, ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: root, env, stdio: ["ignore", 2, 2] });
+  const result = spawnSync(npm, ["ci", "--no-audit", "--no-fund", "--loglevel=error", ...(extent === "run" ? ["--omit=dev"] : [])], {
+    cwd: root,
+    env,
+    stdio: ["ignore", 2, 2],
+  });
   if (result.error) fail(`npm could not be started (${result.error.message}). Install npm 10 or newer and try again.`);
   if (result.status !== 0) fail("'npm ci' failed; see its messages above. Check the network and the npm registry setting, then try again.");
   if (!existsSync(pinnedNode)) {
@@ -59,7 +65,7 @@ const commands = {
 
 const [name = "", ...args] = process.argv.slice(2);
 if (!Object.hasOwn(commands, name)) fail(`unknown command '${name}'; there are ${Object.keys(commands).join(", ")}`);
-install();
+install(name === "start" ? "run" : "all");
 const [program, programArgs] = commands[name](args);
 const child = spawn(program, programArgs, { cwd: root, stdio: "inherit" });
 // The terminal sends Ctrl-C to the whole group; the child decides when to end. A signal to this process alone is passed on.

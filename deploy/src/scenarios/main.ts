@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { SCENARIOS } from "./all.ts";
+import { RUNTIMES } from "./runtimes.ts";
 import { seededRandom } from "./scenario.ts";
 
 const number = (text: string) => {
@@ -22,12 +23,6 @@ const program = new Command("npm run scenario --")
   .option("--keep <folder>", "work in this folder and keep it");
 program.parse();
 const options = program.opts<{ list?: boolean; minutes?: number; seed?: number; short?: boolean; runtime: string; keep?: string }>();
-
-const RUNTIMES: Readonly<Record<string, readonly string[]>> = {
-  node: [process.execPath],
-  bun: ["node_modules/.bin/bun", "run"],
-  deno: ["node_modules/.bin/deno", "run", "-A", "--unstable-sloppy-imports"],
-};
 
 if (options.list || program.args.length === 0) {
   for (const [name, scenario] of Object.entries(SCENARIOS)) console.log(`${name.padEnd(14)} ${scenario.description}`);
