@@ -39,7 +39,7 @@ const ROWS = {
   STREAM_CLOSED: [409, "The stream is closed; nothing can be appended to it."],
   STREAM_EXISTS: [409, "The stream exists with another configuration."],
   STREAM_GONE: [410, "The stream was deleted."],
-  STREAM_UNKNOWN: [404, "Create the stream first with PUT."],
+  STREAM_UNKNOWN: [404, "Create the stream first: with PUT, or with 'tributary stream create'."],
   // Capacity
   OVERLOADED: [503, "Slow down and try again.", "retryable"],
   QUOTA_EXCEEDED: [

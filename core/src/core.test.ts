@@ -176,6 +176,14 @@ describe("streams of the core", () => {
     }
   });
 
+  test("creating again without a number of segments leaves the stream what it has", async () => {
+    const { core } = await running();
+    await core.streams.create(NAME, { segments: 4 });
+    const again = await core.streams.create(NAME, {});
+    expect(again.created).toBe(false);
+    expect(again.info.segments).toHaveLength(4);
+  });
+
   test.each([
     { segments: 0 },
     { segments: 1_025 },

@@ -42,7 +42,7 @@ test("a lock file with foreign content is no reason not to start", async () => {
 test("says that a folder cannot be used", async () => {
   const folder = await newFolder();
   await writeFile(join(folder, "file"), "x");
-  for (const path of [join(folder, "file"), join(folder, "file", "below")]) {
+  for (const path of [join(folder, "file"), join(folder, "file", "below"), "/proc/tributary/edge"]) {
     await expect(lockDataDir(path)).rejects.toMatchObject({ code: "CONFIG_INVALID" });
   }
 });

@@ -28,7 +28,7 @@ export async function lockDataDir(path: string): Promise<DataDirLock> {
       return hold(driver, file);
     }
   } catch (error) {
-    if (sqliteFailure(error) !== "locked") throw toStoreError(error, file);
+    if (sqliteFailure(error) !== "locked") throw toStoreError(error, path);
     throw new TributaryError("DATA_DIR_LOCKED", `another process uses the data folder ${path}`, { path }, { cause: error });
   }
 }

@@ -20,7 +20,13 @@ export function createFolderSync(path: string): void {
   if (existsSync(folder)) return;
   const parent = dirname(folder);
   createFolderSync(parent);
-  mkdirSync(folder, { recursive: true });
+  try {
+    // Not recursive: that loops for ever where a parent refuses new folders with ENOENT, as /proc does.
+    mkdirSync(folder);
+  } catch (error) {
+    // Somebody else was quicker.
+    if (fsErrorCode(error) !== "EEXIST") throw error;
+  }
   fsyncPathSync(parent);
 }
 

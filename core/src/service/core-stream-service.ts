@@ -48,9 +48,10 @@ export class CoreStreamService implements StreamService {
 
   async create(name: StreamName, options: CreateOptions): Promise<{ created: boolean; info: StreamInfo }> {
     const config = checkConfig(name, options);
+    const segmentsAsked = options.segments;
     for (let round = 1; ; round++) {
       try {
-        return await this.#createOnce(name, config);
+        return await this.#createOnce(name, config, segmentsAsked);
       } catch (error) {
         // Deleted between its creation and its registration, or its id was taken: begin again with another id.
         if (!hasCode(error, "STREAM_UNKNOWN") || round === CREATE_ROUNDS_MAX) throw error;
@@ -59,7 +60,12 @@ export class CoreStreamService implements StreamService {
     }
   }
 
-  async #createOnce(name: StreamName, config: StreamConfig): Promise<{ created: boolean; info: StreamInfo }> {
+  /** `segmentsAsked`: undefined leaves an existing stream whatever it has. */
+  async #createOnce(
+    name: StreamName,
+    config: StreamConfig,
+    segmentsAsked: number | undefined,
+  ): Promise<{ created: boolean; info: StreamInfo }> {
     const id = newId(this.#random, STREAM_ID_BYTES);
     const outcome = await this.createWithId(name, id, config, this.#clock.nowMs());
     // A fresh id that was used before: then the random source went back (a restored machine), and the next id is another.
@@ -68,7 +74,8 @@ export class CoreStreamService implements StreamService {
     const info = describeEntry(outcome.entry, stateIn(container, outcome.entry));
     if (outcome.type === "exists") {
       const { contentType, segments } = outcome.entry.record;
-      if (!sameContentType(contentType, config.contentType) || segments !== config.segments || info.closed !== config.closed) {
+      const sameSegments = segmentsAsked === undefined || segmentsAsked === segments;
+      if (!sameContentType(contentType, config.contentType) || !sameSegments || info.closed !== config.closed) {
         throw new TributaryError("STREAM_EXISTS", `'${formatStreamName(name)}' exists with another configuration`, {
           contentType,
           segments,
