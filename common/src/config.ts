@@ -185,6 +185,9 @@ function known(name: string, where: string): SettingName {
   throw new TributaryError("CONFIG_INVALID", `${where}: there is no setting '${name}'; 'tributary config' lists them`);
 }
 
+/** No name of a setting has as many parts. */
+const NESTING_MAX = 8;
+
 function readConfigFile(path: string): [string, unknown][] {
   let parsed: unknown;
   try {
@@ -193,17 +196,19 @@ function readConfigFile(path: string): [string, unknown][] {
     throw new TributaryError("CONFIG_INVALID", `${path} cannot be read as JSON: ${error instanceof Error ? error.message : error}`);
   }
   const flat: [string, unknown][] = [];
-  const walk = (value: unknown, prefix: string) => {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) flat.push([prefix, value]);
-    else for (const [key, inner] of Object.entries(value)) walk(inner, prefix === "" ? key : `${prefix}.${key}`);
+  const walk = (value: unknown, prefix: string, depth: number) => {
+    if (typeof value !== "object" || value === null || Array.isArray(value) || depth === NESTING_MAX) flat.push([prefix, value]);
+    else for (const [key, inner] of Object.entries(value)) walk(inner, prefix === "" ? key : `${prefix}.${key}`, depth + 1);
   };
-  walk(parsed, "");
+  walk(parsed, "", 0);
   return flat;
 }
 
 function parseSetting(name: SettingName, value: unknown): string | number | boolean {
   const setting = SETTINGS[name];
-  const invalid = (expected: string) => new TributaryError("CONFIG_INVALID", `${name} is '${String(value)}'; ${expected}`);
+  // A list may be nested too deep to be written out.
+  const given = typeof value === "object" ? "no single value" : `'${String(value)}'`;
+  const invalid = (expected: string) => new TributaryError("CONFIG_INVALID", `${name} is ${given}; ${expected}`);
   if (typeof setting.default === "number") {
     const number = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
     if (typeof number !== "number" || !Number.isSafeInteger(number)) throw invalid(`expected a whole number (${setting.unit})`);
