@@ -81,7 +81,7 @@ const ROWS = {
   PORT_IN_USE: [500, "Another process listens on this port; stop it or choose another port."],
   SERVER_UNREACHABLE: [503, "Start the server, or name another one with --server URL.", "uncertain"],
   SHUTTING_DOWN: [503, "The server is stopping; try again.", "retryable"],
-  USAGE: [400, "See --help."],
+  USAGE: [400, "See 'tributary --help' and 'tributary COMMAND --help'."],
   INTERNAL: [500, "This is a defect; please report it with the log.", "effects"],
 } as const;
 

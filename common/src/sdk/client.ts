@@ -185,8 +185,8 @@ function managementPath(name: StreamName): string {
 async function problemOf(response: Response): Promise<TributaryError> {
   const text = await response.text();
   try {
-    const problem = JSON.parse(text) as { code?: unknown; detail?: unknown };
-    if (isErrorCode(problem.code)) return new TributaryError(problem.code, String(problem.detail ?? response.statusText));
+    const { type, title, status, code, detail, hint, ...details } = JSON.parse(text) as Record<string, string | number | boolean>;
+    if (isErrorCode(code)) return new TributaryError(code, String(detail ?? response.statusText), details);
   } catch {
     // Not a problem document: whatever stands between us and the server answered.
   }

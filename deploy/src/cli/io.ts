@@ -27,25 +27,40 @@ export function print(flags: ServerFlags, value: unknown, text: () => string): v
   process.stdout.write(flags.json ? `${JSON.stringify(value)}\n` : `${text()}\n`);
 }
 
-/** Writes to stdout and waits while the reader is slow. Ends the process quietly when the reader has gone (`| head`). */
+/** Ends the process without a word when the reader of its output has gone (`| head`). */
+export function endQuietlyWithoutReader(): void {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(EXIT.ok);
+    throw error;
+  });
+}
+
+/** A server goes on when those who watched it have gone. */
+export function goOnWithoutReader(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.removeAllListeners("error");
+    stream.on("error", () => {});
+  }
+}
+
+/** Writes to stdout and waits while the reader is slow. */
 export function writeOut(bytes: Uint8Array | string): Promise<void> {
   return new Promise((resolve, reject) => {
     process.stdout.write(bytes, (error) => {
-      if (!error) resolve();
-      else if ((error as NodeJS.ErrnoException).code === "EPIPE") process.exit(EXIT.ok);
-      else reject(error);
+      if (error) reject(error);
+      else resolve();
     });
   });
 }
 
 export function reportError(thrown: unknown, json: boolean): number {
   const error = toTributaryError(thrown);
-  if (json) process.stderr.write(`${JSON.stringify({ code: error.code, message: error.message, hint: error.hint, ...error.details })}\n`);
+  if (json) process.stderr.write(`${JSON.stringify({ ...error.details, code: error.code, message: error.message, hint: error.hint })}\n`);
   else {
     process.stderr.write(`tributary: ${error.code}: ${error.message}\n${error.hint}\n`);
     if (error.code === "INTERNAL" && error.cause instanceof Error) process.stderr.write(`${error.cause.stack}\n`);
   }
-  return error.code === "USAGE" ? EXIT.usage : EXIT.failed;
+  return error.code === "USAGE" || error.code === "CONFIG_INVALID" ? EXIT.usage : EXIT.failed;
 }
 
 /** Aborts at SIGINT and SIGTERM. */

@@ -1,7 +1,7 @@
-import { hasCode, TributaryError } from "@tributary/common/errors";
+import { TributaryError } from "@tributary/common/errors";
 import { Command, CommanderError } from "commander";
 import { addConfigCommand } from "./config.ts";
-import { EXIT, reportError } from "./io.ts";
+import { EXIT, endQuietlyWithoutReader, reportError } from "./io.ts";
 import { addReadCommand } from "./read.ts";
 import { addReplayCommand } from "./replay.ts";
 import { addServerCommands } from "./servers.ts";
@@ -16,11 +16,12 @@ const program = new Command("tributary")
   .option("--token <token>", "bearer token of the server; TRIBUTARY_TOKEN if not given")
   .option("--json", "machine-readable output: one JSON value a line")
   .version("0.1.0")
-  .showHelpAfterError()
+  // Errors are shown in one place, in the form of the table.
+  .configureOutput({ outputError: () => {} })
   .addHelpText(
     "after",
     `
-Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage, ${EXIT.violated} verify found something missing, doubled or reordered.
+Exit codes: ${EXIT.ok} done, ${EXIT.failed} failed, ${EXIT.usage} wrong usage or setting, ${EXIT.violated} verify found something missing, doubled or reordered.
 
 Examples:
   tributary up
@@ -40,17 +41,29 @@ addVerifyCommand(program);
 addConfigCommand(program);
 inheritSettings(program);
 
+endQuietlyWithoutReader();
 try {
   await program.parseAsync(process.argv);
 } catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-  else {
-    process.exitCode = reportError(error, program.opts<{ json?: boolean }>().json === true);
-    if (hasCode(error, "PORT_IN_USE", "DATA_DIR_LOCKED") || !(error instanceof TributaryError)) process.exit();
-  }
+  // At once: what a start left behind that failed must not keep the process alive.
+  process.exit(error instanceof CommanderError ? usageExit(error) : reportError(error, jsonAsked()));
 }
 
-/** Commander gives exitOverride and showHelpAfterError only to commands made after them. */
+/** Help and version were asked for, or the help has been shown because no command was given; anything else is wrong usage. */
+function usageExit(error: CommanderError): number {
+  if (error.exitCode === 0) return EXIT.ok;
+  if (error.code === "commander.help") return EXIT.usage;
+  return reportError(new TributaryError("USAGE", error.message.replace(/^error: /, "")), jsonAsked());
+}
+
+/** Also where the arguments could not be parsed to their end. */
+function jsonAsked(): boolean {
+  const args = process.argv.slice(2);
+  const end = args.indexOf("--");
+  return (end < 0 ? args : args.slice(0, end)).includes("--json");
+}
+
+/** Commander gives exitOverride and configureOutput only to commands made after them. */
 function inheritSettings(command: Command): void {
   for (const child of command.commands) {
     child.copyInheritedSettings(command);

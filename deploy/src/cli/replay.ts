@@ -163,7 +163,13 @@ async function mqttSink(options: ReplayOptions, stream: ReturnType<typeof parseS
     password: process.env["TRIBUTARY_EDGE_MQTT_PASSWORD"],
   });
   return {
-    add: (event) => publisher.publish(`${stream.scope}/${stream.stream}/${event.key}`, event.data),
+    async add(event) {
+      // A key ends the topic: what MQTT forbids there would cost the connection.
+      if (!/^[^#+/\0]+(?:\/[^#+/\0]+)*$/.test(event.key)) {
+        throw new TributaryError("INVALID_REQUEST", `the key '${event.key}' cannot be part of an MQTT topic; send it with --via http`);
+      }
+      await publisher.publish(`${stream.scope}/${stream.stream}/${event.key}`, event.data);
+    },
     flush: () => publisher.drain(),
     close: () => publisher.close(),
   };

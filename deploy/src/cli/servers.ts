@@ -9,9 +9,10 @@ import { systemRandom } from "@tributary/common/random";
 import type { CoreServer } from "@tributary/core/server";
 import type { GatewayServer } from "@tributary/edge/server";
 import type { Command } from "commander";
+import { goOnWithoutReader, print, type ServerFlags } from "./io.ts";
 import { startLiveLine } from "./live-line.ts";
 
-interface ServerOptions {
+interface ServerOptions extends Pick<ServerFlags, "json"> {
   readonly data?: string;
   readonly nats?: string;
   readonly httpPort?: string;
@@ -43,13 +44,13 @@ export function addServerCommands(program: Command): void {
     .option("--mqtt-port <port>", "MQTT port of the gateway (default 1883)")
     .option("--core-port <port>", "HTTP port of the core (default 8080)")
     .addHelpText("after", "\nExample:\n  tributary up --data /var/lib/tributary --set edge.diskBytesMax=1000000000")
-    .action((options: ServerOptions) => up(options));
+    .action((_: unknown, command: Command) => up(command.optsWithGlobals<ServerOptions>()));
 
   shared(program.command("edge").description("start a gateway alone; without --nats it keeps everything itself"))
     .option("--http-port <port>", "HTTP port (default 8070)")
     .option("--mqtt-port <port>", "MQTT port (default 1883)")
     .addHelpText("after", "\nExample:\n  tributary edge --data /var/lib/tributary --nats nats://core.example:4222")
-    .action((options: ServerOptions) => edge(options));
+    .action((_: unknown, command: Command) => edge(command.optsWithGlobals<ServerOptions>()));
 
   shared(program.command("core").description("start a core alone; --nats is needed for gateways to reach it"))
     .option("--http-port <port>", "HTTP port (default 8080)")
@@ -57,7 +58,10 @@ export function addServerCommands(program: Command): void {
       "after",
       "\nExample:\n  tributary core --data /var/lib/tributary --nats nats://127.0.0.1:4222 --set nats.monitorUrl=http://127.0.0.1:8222",
     )
-    .action((options: ServerOptions) => core({ ...options, ...(options.httpPort === undefined ? {} : { corePort: options.httpPort }) }));
+    .action((_: unknown, command: Command) => {
+      const options = command.optsWithGlobals<ServerOptions>();
+      return core({ ...options, ...(options.httpPort === undefined ? {} : { corePort: options.httpPort }) });
+    });
 }
 
 async function up(options: ServerOptions): Promise<void> {
@@ -76,9 +80,9 @@ async function up(options: ServerOptions): Promise<void> {
     await core.close();
     throw error;
   }
-  announce({ gateway, core }, config);
+  announce({ gateway, core }, config, options);
   // The gateway first: what it still holds the core can take until its own end.
-  await runUntilStopped(logger, startLiveLine({ gateway, core }), [() => gateway.close(), () => core.close(), () => bus?.close()]);
+  await runUntilStopped(logger, liveLine({ gateway, core }, options), [() => gateway.close(), () => core.close(), () => bus?.close()]);
 }
 
 async function edge(options: ServerOptions): Promise<void> {
@@ -89,8 +93,8 @@ async function edge(options: ServerOptions): Promise<void> {
     bus: undefined,
     version: VERSION,
   });
-  announce({ gateway }, config);
-  await runUntilStopped(logger, startLiveLine({ gateway }), [() => gateway.close()]);
+  announce({ gateway }, config, options);
+  await runUntilStopped(logger, liveLine({ gateway }, options), [() => gateway.close()]);
 }
 
 async function core(options: ServerOptions): Promise<void> {
@@ -98,11 +102,12 @@ async function core(options: ServerOptions): Promise<void> {
   const { startCoreServer } = await import("@tributary/core/server");
   const bus = config["nats.url"] === "" ? createMemoryBus() : undefined;
   const server = await startCoreServer({ config, clock: systemClock, random: systemRandom, logger, phases: phaseListener(), bus });
-  announce({ core: server }, config);
-  await runUntilStopped(logger, startLiveLine({ core: server }), [() => server.close(), () => bus?.close()]);
+  announce({ core: server }, config, options);
+  await runUntilStopped(logger, liveLine({ core: server }, options), [() => server.close(), () => bus?.close()]);
 }
 
 function prepare(options: ServerOptions): { config: Config; logger: Logger } {
+  goOnWithoutReader();
   if (!(LOG_LEVELS as readonly string[]).includes(options.logLevel)) {
     throw new TributaryError("USAGE", `--log-level '${options.logLevel}' is none of ${LOG_LEVELS.join(", ")}`);
   }
@@ -138,12 +143,25 @@ function phaseListener(): PhaseListener {
   return { begin: (phase) => line(`phase ${phase} begin\n`), end: (phase) => line(`phase ${phase} end\n`) };
 }
 
-function announce({ gateway, core }: { gateway?: GatewayServer; core?: CoreServer }, config: Config): void {
-  const lines = [`Tributary ${VERSION}, data in ${config.data}`];
-  if (gateway) lines.push(`  gateway HTTP  ${gateway.httpUrl}`, `  gateway MQTT  ${gateway.mqttUrl}`);
-  if (core) lines.push(`  core HTTP     ${core.url}`);
-  lines.push("Ctrl-C stops it.");
-  process.stdout.write(`${lines.join("\n")}\n`);
+interface Servers {
+  readonly gateway?: GatewayServer;
+  readonly core?: CoreServer;
+}
+
+function announce({ gateway, core }: Servers, config: Config, options: ServerOptions): void {
+  const addresses = { gatewayHttp: gateway?.httpUrl, gatewayMqtt: gateway?.mqttUrl, coreHttp: core?.url };
+  print(options, { version: VERSION, data: config.data, ...addresses }, () => {
+    const lines = [`Tributary ${VERSION}, data in ${config.data}`];
+    if (gateway) lines.push(`  gateway HTTP  ${gateway.httpUrl}`, `  gateway MQTT  ${gateway.mqttUrl}`);
+    if (core) lines.push(`  core HTTP     ${core.url}`);
+    lines.push("Ctrl-C stops it.");
+    return lines.join("\n");
+  });
+}
+
+/** Counts are for people; programs ask for /status. */
+function liveLine(servers: Servers, options: ServerOptions): () => void {
+  return options.json ? () => {} : startLiveLine(servers);
 }
 
 /** Resolves once everything is stopped, in order. A second signal, or a stop that hangs, ends the process at once. */

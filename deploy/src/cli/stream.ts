@@ -2,6 +2,7 @@ import { TributaryError } from "@tributary/common/errors";
 import { parseStreamName } from "@tributary/common/names";
 import type { Command } from "commander";
 import { CORE_URL, clientFor, print, type ServerFlags } from "./io.ts";
+import { plainText } from "./plain-text.ts";
 
 export function addStreamCommands(program: Command): void {
   const stream = program.command("stream").description("create, list, describe and delete streams");
@@ -9,13 +10,15 @@ export function addStreamCommands(program: Command): void {
   stream
     .command("create <stream>")
     .description("create SCOPE/STREAM, or STREAM in the scope 'default'")
-    .option("--segments <n>", "segments that share the key space", "1")
-    .option("--content-type <type>", "content type of every event", "application/octet-stream")
+    .option("--segments <n>", "segments that share the key space (default 1)")
+    .option("--content-type <type>", "content type of every event (default application/octet-stream)")
     .addHelpText("after", "\nExample:\n  tributary stream create factory/temperature --segments 4 --content-type application/json")
-    .action(async (name: string, options: { segments: string; contentType: string }, command: Command) => {
+    .action(async (name: string, options: { segments?: string; contentType?: string }, command: Command) => {
       const flags = command.optsWithGlobals<ServerFlags>();
-      const segments = wholeNumber(options.segments, "--segments");
-      const created = await clientFor(flags, CORE_URL).createStream(parseStreamName(name), { segments, contentType: options.contentType });
+      const created = await clientFor(flags, CORE_URL).createStream(parseStreamName(name), {
+        ...(options.segments === undefined ? {} : { segments: wholeNumber(options.segments, "--segments") }),
+        ...(options.contentType === undefined ? {} : { contentType: options.contentType }),
+      });
       print(flags, { stream: name, created }, () => (created ? `created ${name}` : `${name} exists with this configuration`));
     });
 
@@ -40,7 +43,7 @@ export function addStreamCommands(program: Command): void {
     .action(async (name: string, _: unknown, command: Command) => {
       const flags = command.optsWithGlobals<ServerFlags>();
       const description = await clientFor(flags, CORE_URL).describeStream(parseStreamName(name));
-      print(flags, description, () => JSON.stringify(description, null, 2));
+      print(flags, description, () => plainText(description));
     });
 
   stream

@@ -4,7 +4,7 @@ import { newId, parseStreamName, type StreamName } from "@tributary/common/names
 import { systemRandom } from "@tributary/common/random";
 import type { OutgoingEvent, TributaryClient } from "@tributary/common/sdk/client";
 import type { Command } from "commander";
-import { byteLines } from "./byte-lines.ts";
+import { byteLineChunks } from "./byte-lines.ts";
 import { clientFor, GATEWAY_URL, print, type ServerFlags } from "./io.ts";
 
 interface WriteOptions extends ServerFlags {
@@ -42,7 +42,11 @@ async function write(name: string, args: readonly string[], options: WriteOption
   const writer = new BatchWriter(client, stream);
   for (const text of args) await writer.add({ key: options.key, time, data: Buffer.from(text) });
   if (args.length === 0) {
-    for await (const line of byteLines(process.stdin)) await writer.add({ key: options.key, time, data: line });
+    for await (const lines of byteLineChunks(process.stdin)) {
+      for (const line of lines) await writer.add({ key: options.key, time, data: line });
+      // Nothing more is there now: a slow source's lines must not wait for a full batch.
+      if (process.stdin.readableLength === 0) await writer.flush();
+    }
   }
   await writer.flush();
   return writer.count;
