@@ -29,16 +29,26 @@ function install(extent) {
   console.error("Installing packages (once) …");
   // npm sets variables for its scripts; a nested npm must not inherit those of the outer one.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(config|lifecycle|package)_/i.test(name)));
-  const npm = process.platform === "win32" ? "npm.cmd" : "npm";
-  const result = spawnSync(npm, ["ci", "--no-audit", "--no-fund", "--loglevel=error", ...(extent === "run" ? ["--omit=dev"] : [])], {
-    cwd: root,
-    env,
-    stdio: ["ignore", 2, 2],
-  });
-  if (result.error) fail(`npm could not be started (${result.error.message}). Install npm 10 or newer and try again.`);
-  if (result.status !== 0) fail("'npm ci' failed; see its messages above. Check the network and the npm registry setting, then try again.");
+  const npm = (...args) => {
+    const program = process.platform === "win32" ? "npm.cmd" : "npm";
+    const result = spawnSync(program, [...args, "--no-audit", "--no-fund", "--loglevel=error"], {
+      cwd: root,
+      env,
+      stdio: ["ignore", 2, 2],
+    });
+    if (result.error) fail(`npm could not be started (${result.error.message}). Install npm 10 or newer and try again.`);
+    if (result.status !== 0)
+      fail(`'npm ${args[0]}' failed; see its messages above. Check the network and the npm registry setting, then try again.`);
+  };
+  // Not `npm ci`: it refuses a lock file without the packages of platforms that the registry at hand does not carry. The versions
+  // are those of the lock file all the same, which --no-save leaves as it is.
+  npm("install", "--no-save", "--ignore-scripts", ...(extent === "run" ? ["--omit=dev"] : []));
+  // The runtimes fetch their binary in an install script; no other package needs one.
+  npm("rebuild", "--ignore-scripts=false", "node", ...(extent === "run" ? [] : ["bun", "deno"]));
   if (!existsSync(pinnedNode)) {
-    fail("the pinned Node is missing after 'npm ci': its install script did not run. Run 'npm ci --ignore-scripts=false' and try again.");
+    fail(
+      "the pinned Node is missing after the installation: its install script did not run. Run 'npm rebuild node --ignore-scripts=false' and try again.",
+    );
   }
   writeFileSync(stamp, wanted);
 }
