@@ -28,7 +28,7 @@ function install(extent) {
   if (have === wanted || have === wantedStamp("all")) return;
   console.error("Installing packages (once) …");
   // npm sets variables for its scripts; a nested npm must not inherit those of the outer one.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(config|lifecycle|package)_/i.test(name)));
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(lifecycle|package)_|^npm_config_local_prefix$/i.test(name)));
   const npm = (...args) => {
     const program = process.platform === "win32" ? "npm.cmd" : "npm";
     const result = spawnSync(program, [...args, "--no-audit", "--no-fund", "--loglevel=error"], {
