@@ -217,7 +217,11 @@ function decodeDecisions(value: unknown, block: Block): SliceDecision[] {
       ordinal: flat[i + 2] as number,
       chain: flat[i + 3] as number,
     };
-    if (decision.slice >= block.slices.length) throw new MalformedBytes("a decision names no slice");
+    const slice = block.slices[decision.slice];
+    if (!slice) throw new MalformedBytes("a decision names no slice");
+    if (decision.skip >= (slice.kind === "gap" ? slice.last - slice.first + 1 : slice.count)) {
+      throw new MalformedBytes("a decision adds nothing");
+    }
     decisions.push(decision);
   }
   return decisions;

@@ -51,8 +51,13 @@ export class TierReader {
       const refs = checkpoint.objects.slice(at, at + FOOTERS_AT_ONCE);
       const footers = await Promise.all(refs.map((ref) => this.#footer(ref)));
       footers.forEach(({ footer }, i) => {
+        const ref = refs[i] as ObjectRef;
         for (const stream of footer.deleted) index.delete(footer.streams[stream] as Id);
-        index.add(refs[i] as ObjectRef, applyFooter(state, footer));
+        // What contradicts the objects before it is damage of this one.
+        index.add(
+          ref,
+          this.#reading(ref, () => applyFooter(state, footer)),
+        );
       });
     }
     return { state, index };

@@ -1,5 +1,8 @@
+import { crc32c } from "../../checksum.ts";
 import { bytesToHex } from "../../names.ts";
 import { type Block, decodeBlock, encodeBlock, type GapSlice, openChunk, type SliceInput } from "../block.ts";
+import { decodeCbor, encodeCbor } from "../cbor.ts";
+import { CODEC, type Packed, unpack } from "../compression.ts";
 import { type EventColumns, payloadOf } from "../event-columns.ts";
 
 /** A block with everything that a block can hold; golden/block-1.bin is it, written once by the encoder of version 1. */
@@ -77,4 +80,42 @@ function eventsOf(block: Block, slice: { readonly chunk: number; readonly start:
       dataHex: bytesToHex(payloadOf(columns, row)),
     };
   });
+}
+
+const PREFIX_BYTES = 16;
+
+/** A block taken apart, nothing of it compressed: what fuzzers change and put together again. */
+export interface BlockParts {
+  readonly index: unknown;
+  readonly chunks: readonly Uint8Array[];
+}
+
+export function takeApart(bytes: Uint8Array): BlockParts {
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const stored = bytes.subarray(PREFIX_BYTES, PREFIX_BYTES + view.getUint32(8, true));
+  const index = decodeCbor(unpack(bytes[6] ?? CODEC.raw, stored, view.getUint32(12, true))) as object;
+  const infos = decodeBlock(bytes).chunks;
+  const chunks = infos.map((info) => unpack(info.codec, bytes.subarray(info.offset, info.offset + info.storedBytes), info.rawBytes));
+  const c = infos.flatMap(({ rawBytes, events }) => [CODEC.raw, rawBytes, rawBytes, events]);
+  return { index: { ...index, c }, chunks };
+}
+
+/** A block with a checksum that is right, whatever else is. `pack` says how the index is stored. */
+export function putTogether({ index, chunks }: BlockParts, pack: (raw: Uint8Array) => Packed): Uint8Array {
+  const raw = encodeCbor(index);
+  const packed = pack(raw);
+  const head = new Uint8Array(PREFIX_BYTES);
+  head[6] = packed.codec;
+  const view = new DataView(head.buffer);
+  view.setUint32(8, packed.bytes.length, true);
+  view.setUint32(12, raw.length, true);
+  return mendBlock(new Uint8Array(Buffer.concat([head, packed.bytes, ...chunks, new Uint8Array(4)])));
+}
+
+/** Puts magic number, version, kind and checksum right, in place. */
+export function mendBlock(bytes: Uint8Array): Uint8Array {
+  if (bytes.length < PREFIX_BYTES + 4) return bytes;
+  bytes.set([0x54, 0x52, 0x42, 0x4b, 1, 1]);
+  new DataView(bytes.buffer).setUint32(bytes.length - 4, crc32c(bytes.subarray(0, -4)), true);
+  return bytes;
 }
