@@ -28,7 +28,9 @@ function install(extent) {
   if (have === wanted || have === wantedStamp("all")) return;
   console.error("Installing packages (once) …");
   // npm sets variables for its scripts; a nested npm must not inherit those of the outer one.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(lifecycle|package)_|^npm_config_local_prefix$/i.test(name)));
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^npm_(lifecycle|package)_|^npm_config_local_prefix$/i.test(name)),
+  );
   const npm = (...args) => {
     const program = process.platform === "win32" ? "npm.cmd" : "npm";
     const result = spawnSync(program, [...args, "--no-audit", "--no-fund", "--loglevel=error"], {
@@ -70,6 +72,7 @@ const commands = {
     if (nats.status === 0) process.env.NATS_SERVER = nats.stdout.trim();
     return [pinnedNode, ["deploy/src/scenarios/main.ts", ...args]];
   },
+  simulate: (args) => [pinnedNode, ["deploy/src/simulation/main.ts", ...args]],
   bench: (args) => [pinnedNode, ["benchmarks/src/main.ts", ...args]],
 };
 
