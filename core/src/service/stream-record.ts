@@ -1,7 +1,7 @@
 import { TributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { evenKeyRanges, type KeyRange } from "@tributary/common/key-hash";
-import { type Id, type SegmentId, type StreamName, streamName } from "@tributary/common/names";
+import { type Id, isValidName, type SegmentId, type StreamName } from "@tributary/common/names";
 
 /**
  * What the MetaStore keeps of a name (CBOR map). Everything about a name is decided by changing this one key:
@@ -52,15 +52,16 @@ export function decodeStreamRecord(key: string, bytes: Uint8Array): StreamRecord
   if (
     typeof id !== "string" ||
     typeof contentType !== "string" ||
-    typeof segments !== "number" ||
+    !isNatural(segments) ||
     !Array.isArray(containers) ||
     containers.length !== segments ||
-    !containers.every((container) => Number.isSafeInteger(container)) ||
-    typeof createdAtMs !== "number" ||
+    !containers.every(isNatural) ||
+    !isDate(createdAtMs) ||
     typeof closed !== "boolean" ||
     (state !== "open" && state !== "deleting" && state !== "deleted") ||
     !Array.isArray(past) ||
-    typeof deletedAtMs !== "number"
+    !past.every((id) => typeof id === "string") ||
+    !isDate(deletedAtMs)
   ) {
     throw corrupt(key);
   }
@@ -86,13 +87,24 @@ export function encodeIdPointer(pointer: IdPointer): Uint8Array {
 export function decodeIdPointer(key: string, bytes: Uint8Array): IdPointer {
   const { probe, scope, stream } = decodeMap(key, bytes) as { probe?: unknown; scope?: unknown; stream?: unknown };
   if (probe === true) return { type: "probe" };
-  if (typeof scope !== "string" || typeof stream !== "string") throw corrupt(key);
-  return { type: "stream", name: streamName(scope, stream) };
+  if (typeof scope !== "string" || typeof stream !== "string" || !isValidName(scope) || !isValidName(stream)) throw corrupt(key);
+  return { type: "stream", name: { scope, stream } };
 }
 
 /** Segments of a stream that was never scaled. */
 export function initialSegments(count: number): { id: SegmentId; range: KeyRange }[] {
   return evenKeyRanges(count).map((range, number) => ({ id: { generation: 0, epoch: 0, number }, range }));
+}
+
+function isNatural(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/** The largest ms that a Date can hold: beyond it a stream could not be described. */
+export const DATE_MS_MAX = 8_640_000_000_000_000;
+
+function isDate(value: unknown): value is number {
+  return typeof value === "number" && value >= 0 && value <= DATE_MS_MAX;
 }
 
 function decodeMap(key: string, bytes: Uint8Array): object {

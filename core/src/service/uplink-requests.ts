@@ -13,6 +13,7 @@ import {
   WRITER_ID_BYTES,
 } from "@tributary/common/names";
 import type { ControlRequest, FetchRequest, HelloRequest, LevelsRequest, ResolveRequest } from "@tributary/common/uplink-protocol";
+import { DATE_MS_MAX } from "./stream-record.ts";
 
 // Requests come from other machines and other versions: every field is looked at before it is used.
 
@@ -70,7 +71,7 @@ function resolveRequest(fields: Fields): ResolveRequest {
       provisionalId: hex(stream["provisionalId"], STREAM_ID_BYTES, "provisionalId"),
       contentType: text(stream["contentType"], LIMITS.contentTypeCharsMax, "contentType"),
       segments: integer(stream["segments"], 1, LIMITS.segmentsPerStreamMax, "segments"),
-      createdAtMs: integer(stream["createdAtMs"], 0, Number.MAX_SAFE_INTEGER, "createdAtMs"),
+      createdAtMs: integer(stream["createdAtMs"], 0, DATE_MS_MAX, "createdAtMs"),
       create,
     };
   });

@@ -107,6 +107,13 @@ it("mutated control requests get an answer or a typed error", async () => {
   await expectServed();
 });
 
+it("every stream that was created can be described", async () => {
+  const late = { ...wish, name: { scope: "plant", stream: "late" }, provisionalId: "33".repeat(16), createdAtMs: Number.MAX_SAFE_INTEGER };
+  expect(await request(UPLINK_SUBJECTS.control(CLUSTER), encodeCbor({ type: "resolve", streams: [late] }))).toBeUndefined();
+  for (const { createdAtMs } of await core.streams.list({ limit: 10_000 }))
+    expect(new Date(createdAtMs).toISOString()).toBeTypeOf("string");
+});
+
 it("mutated questions for levels get an answer or a typed error", async () => {
   const subject = UPLINK_SUBJECTS.levels(CLUSTER, 0);
   await fuzzBytes({ name: "levels-bytes", beside, seeds: [encodeCbor(LEVELS)], run: (bytes) => request(subject, bytes) });
