@@ -8,7 +8,7 @@ import { SimLog } from "./ports/sim-log.ts";
 import { SimMetaStore } from "./ports/sim-meta-store.ts";
 import { SimObjectStore } from "./ports/sim-object-store.ts";
 import type { SimProcess } from "./process.ts";
-import type { Target, World } from "./world.ts";
+import type { SimWorld, Target } from "./sim-world.ts";
 
 const RETRY_MS = 1_000;
 
@@ -19,9 +19,9 @@ export class CoreNode {
   core: Core | undefined;
   bus: SimBus | undefined;
   retired = false;
-  readonly #world: World;
+  readonly #world: SimWorld;
 
-  constructor(world: World, name: string) {
+  constructor(world: SimWorld, name: string) {
     this.#world = world;
     this.name = name;
   }

@@ -5,7 +5,7 @@ import { SimBus } from "./ports/sim-bus.ts";
 import { type LogStore, SimLog } from "./ports/sim-log.ts";
 import type { SimProcess } from "./process.ts";
 import type { GatewayShape } from "./shape.ts";
-import type { Target, World } from "./world.ts";
+import type { SimWorld, Target } from "./sim-world.ts";
 
 const RESERVE_BYTES = 20_000;
 const RETRY_MS = 1_000;
@@ -22,18 +22,22 @@ export class GatewayNode {
   readonly connections: Map<string, object> = new Map();
   /** It was taken out of service for good. */
   retired = false;
-  /** Where reads of it are noted: other numbers after a restored backup. */
-  lineage = 0;
+  /**
+   * Where reads of it are noted. NaN: not at all. What a gateway freed it reads back from the core, by writer and counted from what
+   * the core has: events that were dropped, and those of a copy of its disk, shift the places of all behind them. Not claimed yet.
+   */
+  lineage: number;
   dropped = false;
-  readonly #world: World;
+  readonly #world: SimWorld;
   #reserved = true;
   #diskBytesMax = Number.POSITIVE_INFINITY;
 
-  constructor(world: World, shape: GatewayShape, disk: LogStore) {
+  constructor(world: SimWorld, shape: GatewayShape, disk: LogStore) {
     this.#world = world;
     this.shape = shape;
     this.name = shape.name;
     this.disk = disk;
+    this.lineage = shape.quota.whenFull === "drop-oldest" ? Number.NaN : 0;
     this.#watch();
   }
 
@@ -44,7 +48,7 @@ export class GatewayNode {
   /** Puts another disk in. */
   replaceDisk(disk: LogStore): void {
     this.disk = disk;
-    this.lineage++;
+    this.lineage = Number.NaN;
     this.#watch();
     this.#fit();
   }
@@ -172,7 +176,11 @@ export class GatewayNode {
       for (const submission of this.#world.ledger.submissions) {
         if (submission.writer !== disk.name || submission.ackSeq === undefined || submission.ackSeq > throughSeq) continue;
         if (safe.has(submission.id) || submission.ackSeq <= this.#judgedThrough || this.#world.isExcused(submission)) continue;
-        this.#world.ledger.violate(8, "freed early", `${this.name} frees event ${submission.id}, which is not ${this.shape.freeAt}`);
+        this.#world.ledger.violate(
+          8,
+          "freed early",
+          `${this.name} frees event ${submission.id}, which is not ${this.shape.freeAt} (${JSON.stringify(submission)}, through ${throughSeq})`,
+        );
       }
       this.#judgedThrough = throughSeq;
     };

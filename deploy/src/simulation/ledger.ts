@@ -23,6 +23,8 @@ export interface Submission {
   /** When the server said that it is durable, and the last record of its log then. */
   ackMs: number | undefined;
   ackSeq: number | undefined;
+  /** It was acknowledged as something that the server had already. */
+  knownBefore: boolean;
   /** The server said that it is not there and never will be. */
   refused: boolean;
 }
@@ -85,14 +87,16 @@ export class Ledger {
       attempts: 0,
       ackMs: undefined,
       ackSeq: undefined,
+      knownBefore: false,
       refused: false,
     };
     this.submissions.push(submission);
     return submission;
   }
 
-  acknowledge(submissions: readonly Submission[], seq: number): void {
+  acknowledge(submissions: readonly Submission[], seq: number, knownBefore = false): void {
     for (const submission of submissions) {
+      if (submission.ackMs === undefined) submission.knownBefore = knownBefore;
       submission.ackMs ??= this.#nowMs();
       submission.ackSeq ??= seq;
     }

@@ -43,13 +43,12 @@ function cut(world: World, who: string, bus: SimBus | undefined, site: string): 
   const forMs = ms(world, site, 300, 7_000);
   world.trace(who, `is cut off (${how}) for ${(forMs / 1000).toFixed(2)} s`);
   bus.cut = how;
-  const notice = (connected: boolean) =>
-    bus.process.deliver(world.dice.between(`${site} notices`, 0, 2_000), () => bus.setConnected(connected && bus.cut === "none"));
-  if (how === "both") notice(false);
+  const notice = () => bus.process.deliver(world.dice.between(`${site} notices`, 0, 2_000), () => bus.setConnected(bus.cut === "none"));
+  if (how === "both") notice();
   later(world, forMs, () => {
     world.trace(who, "is connected again");
     bus.cut = "none";
-    notice(true);
+    notice();
   });
 }
 
@@ -166,6 +165,7 @@ function clone(world: World, site: string): void {
   world.trace(name, `is a copy of ${original.name}`);
   const node = new GatewayNode(world, { ...original.shape, name }, original.disk.copy(`disk of ${name}`, {}));
   world.gateways.push(node);
+  original.lineage = node.lineage = Number.NaN;
   node.start();
   world.populate(node);
 }
@@ -190,7 +190,9 @@ function restore(world: World, site: string): void {
 
 /** A stored record gets other bytes, or cannot be read any more. */
 function damage(world: World, site: string): void {
-  const { disk, name } = gateway(world, site);
+  const node = gateway(world, site);
+  const { disk, name } = node;
+  node.lineage = Number.NaN;
   const seqs = [...disk.records.keys()];
   const seq = seqs[Math.floor(world.dice.float(`${site} seq`) * seqs.length)];
   if (seq === undefined) return;

@@ -13,6 +13,7 @@ export interface SeedResult {
   readonly acknowledged: number;
   readonly steps: number;
   readonly virtualMs: number;
+  readonly activeMs: number;
   readonly traceHash: number;
   readonly clients: readonly string[];
   readonly frames: number;
@@ -40,6 +41,7 @@ export async function runSeed(options: WorldOptions): Promise<SeedResult> {
     acknowledged: world.ledger.submissions.filter((submission) => submission.ackMs !== undefined).length,
     steps: world.scheduler.steps,
     virtualMs: world.nowMs,
+    activeMs: world.shape.activeMs,
     traceHash: world.traceHash,
     clients: world.clients,
     frames: world.lake.frames,
@@ -83,7 +85,7 @@ async function judge(world: World, name: string): Promise<void> {
       }),
     (error: unknown) => world.ledger.violate(1, "unreadable", `the core's streams cannot be read: ${error}`),
   );
-  reading.finally(() => {
+  void reading.finally(() => {
     ended = true;
   });
   await world.scheduler.runUntil(world.nowMs + 120_000, () => ended);

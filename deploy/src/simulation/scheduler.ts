@@ -1,11 +1,17 @@
-import type { SimProcess } from "./process.ts";
+/** Whose continuation an event is. */
+interface Owner {
+  readonly alive: boolean;
+  readonly paused: boolean;
+  /** Keeps what happens to it while it is paused. */
+  hold(run: () => void): void;
+}
 
 interface Event {
   readonly atMs: number;
   /** Events of one time happen in the order in which they were scheduled. */
   readonly order: number;
-  /** Whose continuation it is; undefined: the world's own. */
-  readonly owner: SimProcess | undefined;
+  /** undefined: the world's own. */
+  readonly owner: Owner | undefined;
   readonly run: () => void;
   cancelled: boolean;
 }
@@ -24,7 +30,7 @@ export class Scheduler {
   readonly #heap: Event[] = [];
   #order = 0;
 
-  schedule(delayMs: number, owner: SimProcess | undefined, run: () => void): () => void {
+  schedule(delayMs: number, owner: Owner | undefined, run: () => void): () => void {
     const event: Event = { atMs: this.nowMs + Math.max(0, delayMs), order: this.#order++, owner, run, cancelled: false };
     this.#push(event);
     return () => {

@@ -8,7 +8,6 @@ import { startMqttClient } from "./clients/mqtt-client.ts";
 import { startGatewayReader, startTailReader } from "./clients/reader.ts";
 import { CoreNode } from "./core-node.ts";
 import { Dice, hashText } from "./dice.ts";
-import type { SimEnvironment } from "./environment.ts";
 import { Faults } from "./faults.ts";
 import { GatewayNode } from "./gateway-node.ts";
 import { LakeWatch } from "./lake-watch.ts";
@@ -20,6 +19,7 @@ import { ObjectShelf } from "./ports/sim-object-store.ts";
 import { SimProcess } from "./process.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type Shape, shapeOf } from "./shape.ts";
+import type { SimWorld, Target } from "./sim-world.ts";
 
 export interface WorldOptions {
   readonly seed: number;
@@ -32,16 +32,10 @@ export interface WorldOptions {
   readonly onTrace?: (line: string) => void;
 }
 
-/** Something that can be called over the network. */
-export interface Target<S> {
-  readonly process: SimProcess | undefined;
-  readonly service: S | undefined;
-}
-
 const PHASE_CRASH_PROBABILITY = 0.0015;
 
 /** All that there is in a simulation. */
-export class World implements SimEnvironment {
+export class World implements SimWorld {
   readonly scheduler: Scheduler = new Scheduler();
   readonly dice: Dice;
   readonly faults: Faults;
@@ -108,10 +102,6 @@ export class World implements SimEnvironment {
     return this.options.allowedClients?.has(client) ?? true;
   }
 
-  /**
-   * One request of a client to a node, as over TCP: it arrives or not, and so does its answer. `accepts` is asked on arrival.
-   * @throws SERVER_UNREACHABLE nobody was there; BUS_TIMEOUT no answer came; what the work throws
-   */
   request<S, T>(client: SimProcess, target: () => Target<S>, timeoutMs: number, work: (service: S) => Promise<T>): Promise<T> {
     const site = `device ${client.name}`;
     const { dice, faults, scheduler } = this;
@@ -244,7 +234,6 @@ export class World implements SimEnvironment {
     return found;
   }
 
-  /** The program itself says that it is wrong. */
   defect(who: string, error: unknown): void {
     const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     this.trace(who, `DEFECT ${text}`);
@@ -263,7 +252,6 @@ export class World implements SimEnvironment {
     return { debug: () => {}, info: at("info"), warn: at("warn"), error: at("error") };
   }
 
-  /** Dies now and then in the middle of a phase. */
   phasesOf(process: SimProcess, crash: () => void): PhaseListener {
     const begin = (phase: Phase) => {
       const site = `${process.name} ${phase}`;

@@ -3,7 +3,7 @@ import type { EventPack, StreamService } from "@tributary/common/stream-service"
 import type { Submission } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
 import type { StreamShape } from "../shape.ts";
-import type { Target, World } from "../world.ts";
+import type { SimWorld, Target } from "../sim-world.ts";
 
 export interface Workplace {
   /** Names the log whose level the acknowledgements have: a gateway's disk, or "core". */
@@ -16,7 +16,7 @@ export interface Workplace {
 export type Service = () => Target<StreamService>;
 
 /** What a client does until the world stops working. It ends only when everything that it promised itself is done. */
-export function startClient(world: World, name: string, act: (client: SimProcess) => Promise<void>): void {
+export function startClient(world: SimWorld, name: string, act: (client: SimProcess) => Promise<void>): void {
   if (!world.allows(name)) return;
   const client = world.spawn(name);
   world.clientsBusy++;
@@ -30,18 +30,18 @@ export function startClient(world: World, name: string, act: (client: SimProcess
 }
 
 /** Waits for the time between two operations. False once nothing new is to be begun. */
-export async function nextOperation(world: World, client: SimProcess): Promise<boolean> {
+export async function nextOperation(world: SimWorld, client: SimProcess): Promise<boolean> {
   await sleep(client.clock, world.dice.between(`pause of ${client.name}`, 0, 2 * world.shape.opIntervalMs));
   return world.working;
 }
 
-export function pause(world: World, client: SimProcess, longestMs: number): Promise<void> {
+export function pause(world: SimWorld, client: SimProcess, longestMs: number): Promise<void> {
   return sleep(client.clock, world.dice.between(`backoff of ${client.name}`, longestMs / 4, longestMs));
 }
 
 /** Events of one operation: for one stream, with a few keys of the client's own and one that everybody at its gateway uses. */
 export function compose(
-  world: World,
+  world: SimWorld,
   client: string,
   at: Workplace,
   promise: Submission["promise"],

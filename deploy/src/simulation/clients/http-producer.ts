@@ -1,12 +1,12 @@
 import { hasCode, TributaryError } from "@tributary/common/errors";
-import type { World } from "../world.ts";
+import type { SimWorld } from "../sim-world.ts";
 import { compose, nextOperation, pause, type Service, startClient, type Workplace } from "./client.ts";
 
 const TIMEOUT_MS = 3_000;
-const FORGOTTEN = ["PRODUCER_SEQUENCE_GAP", "PRODUCER_EPOCH_STALE"] as const;
+const FORGOTTEN = ["PRODUCER_SEQUENCE_GAP", "PRODUCER_EPOCH_STALE", "PRODUCER_HEADERS_INVALID"] as const;
 
 /** A client with Producer-Id, epoch and sequence: sends again until it is answered, and expects each event once (rule W7). */
-export function startHttpProducer(world: World, name: string, service: Service, at: Workplace): void {
+export function startHttpProducer(world: SimWorld, name: string, service: Service, at: Workplace): void {
   startClient(world, name, async (client) => {
     let epoch = 0;
     let seq = 0;
@@ -66,7 +66,7 @@ export function startHttpProducer(world: World, name: string, service: Service, 
 }
 
 /** A client that sends once and lives with the answer. */
-export function startPlainCaller(world: World, name: string, service: Service, at: Workplace): void {
+export function startPlainCaller(world: SimWorld, name: string, service: Service, at: Workplace): void {
   startClient(world, name, async (client) => {
     while (await nextOperation(world, client)) {
       const { stream, submissions, pack } = compose(world, name, at, "exactly-once", 4);

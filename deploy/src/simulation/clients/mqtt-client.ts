@@ -6,7 +6,7 @@ import type { GatewayNode } from "../gateway-node.ts";
 import type { Submission } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
 import type { StreamShape } from "../shape.ts";
-import type { World } from "../world.ts";
+import type { SimWorld } from "../sim-world.ts";
 import { compose, nextOperation, pause, startClient, type Workplace } from "./client.ts";
 
 const TIMEOUT_MS = 3_000;
@@ -22,7 +22,7 @@ interface Publish {
 }
 
 /** A device with QoS 1 or 2 and a session that the gateway keeps: what is not answered is sent again on the next connection. */
-export function startMqttClient(world: World, name: string, node: GatewayNode, at: Workplace, qos: 1 | 2): void {
+export function startMqttClient(world: SimWorld, name: string, node: GatewayNode, at: Workplace, qos: 1 | 2): void {
   startClient(world, name, async (client) => {
     let nextPacketId = 1;
     while (await nextOperation(world, client)) {
@@ -46,7 +46,7 @@ export function startMqttClient(world: World, name: string, node: GatewayNode, a
   });
 }
 
-async function connect(world: World, client: SimProcess, node: GatewayNode, name: string): Promise<object | undefined> {
+async function connect(world: SimWorld, client: SimProcess, node: GatewayNode, name: string): Promise<object | undefined> {
   const connection = {};
   try {
     await world.request(
@@ -63,7 +63,7 @@ async function connect(world: World, client: SimProcess, node: GatewayNode, name
 
 /** One connection. What arrives on one that a newer one has ended is not looked at. */
 class Session {
-  readonly #world: World;
+  readonly #world: SimWorld;
   readonly #client: SimProcess;
   readonly #node: GatewayNode;
   readonly #name: string;
@@ -71,7 +71,7 @@ class Session {
   readonly #qos: 1 | 2;
   readonly #at: Workplace;
 
-  constructor(world: World, client: SimProcess, node: GatewayNode, name: string, connection: object, qos: 1 | 2, at: Workplace) {
+  constructor(world: SimWorld, client: SimProcess, node: GatewayNode, name: string, connection: object, qos: 1 | 2, at: Workplace) {
     this.#world = world;
     this.#client = client;
     this.#node = node;
@@ -101,18 +101,20 @@ class Session {
 
   /** As the MQTT listener does it. */
   #publish({ ingest }: Gateway, { stream, submission, data, packetId }: Publish): Promise<void> {
-    const acknowledged = () => this.#world.ledger.acknowledge([submission], this.#at.lastSeq());
+    const acknowledged = (knownBefore: boolean) => this.#world.ledger.acknowledge([submission], this.#at.lastSeq(), knownBefore);
     if (this.#qos === 2 && ingest.holdsPacketId(this.#name, packetId)) {
       return this.#answered((target) => {
         ingest.barrier(target, 0);
         return "accepted";
-      }).then(acknowledged);
+      }).then(() => acknowledged(true));
     }
     const handle =
       ingest.stream(stream) ??
       ingest.createStream(stream, { contentType: "application/octet-stream", segments: stream.segments, closed: false });
     const change: StateChange | undefined = this.#qos === 2 ? { type: "packet-id", clientId: this.#name, packetId } : undefined;
-    return this.#answered((target) => ingest.append(handle, submission.key, 0, data, 0, data.length, target, 0, change)).then(acknowledged);
+    return this.#answered((target) => ingest.append(handle, submission.key, 0, data, 0, data.length, target, 0, change)).then(() =>
+      acknowledged(false),
+    );
   }
 
   #release({ ingest }: Gateway, { packetId }: Publish): Promise<void> {

@@ -3,13 +3,13 @@ import type { ReadEvent, StreamInfo, StreamService } from "@tributary/common/str
 import { digestOf, type Seen } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
 import type { StreamShape } from "../shape.ts";
-import type { World } from "../world.ts";
+import type { SimWorld } from "../sim-world.ts";
 import { nameOf, pause, type Service } from "./client.ts";
 
 const TIMEOUT_MS = 4_000;
 const PAGE = { eventsMax: 60, bytesMax: 8_000 };
 
-export function seenOf(world: World, stream: string, streamId: string, event: ReadEvent): Seen {
+export function seenOf(world: SimWorld, stream: string, streamId: string, event: ReadEvent): Seen {
   const { segment, ordinal, writer, incarnation, lane, number, key, gap } = event;
   const plain = { segment, ordinal, writer, incarnation, lane, number, key };
   const record = { ...plain, gap: gap && { first: gap.first, count: gap.count }, id: gap ? -1 : world.ledger.identify(event.data) };
@@ -17,13 +17,13 @@ export function seenOf(world: World, stream: string, streamId: string, event: Re
 }
 
 /** Notices a page of the core: the same for all readers for ever, and nothing but what counts. */
-function notice(world: World, reader: string, seen: Seen): void {
+function notice(world: SimWorld, reader: string, seen: Seen): void {
   world.ledger.noticed(seen, reader);
   world.lake.judgeRead(seen, reader);
 }
 
 /** Follows a stream of the core from its beginning on, through everything that happens to the core. */
-export function startTailReader(world: World, name: string, service: Service, stream: StreamShape): void {
+export function startTailReader(world: SimWorld, name: string, service: Service, stream: StreamShape): void {
   if (!world.allows(name)) return;
   const reader = world.spawn(name);
   const follow = async () => {
@@ -57,20 +57,20 @@ export function startTailReader(world: World, name: string, service: Service, st
   follow().catch((error: unknown) => world.defect(name, error));
 }
 
-async function waitForData(world: World, reader: SimProcess, service: Service, stream: StreamShape, offset: string): Promise<void> {
+async function waitForData(world: SimWorld, reader: SimProcess, service: Service, stream: StreamShape, offset: string): Promise<void> {
   await world.request(reader, service, TIMEOUT_MS, (streams) =>
     streams.waitForData(stream, offset, { timeoutMs: 2_000, signal: new AbortController().signal }),
   );
 }
 
 /** Reads a gateway's own copy now and then, from its beginning to its end. */
-export function startGatewayReader(world: World, name: string, service: Service, stream: StreamShape, lineage: () => number): void {
+export function startGatewayReader(world: SimWorld, name: string, service: Service, stream: StreamShape, lineage: () => number): void {
   if (!world.allows(name)) return;
   const reader = world.spawn(name);
   const follow = async () => {
     for (let offset = "-1", since = lineage(); ; ) {
       try {
-        if (since !== lineage()) {
+        if (!Object.is(since, lineage())) {
           since = lineage();
           offset = "-1";
         }
@@ -94,7 +94,11 @@ export function startGatewayReader(world: World, name: string, service: Service,
 }
 
 /** All streams of the core, each from its first event to its last. */
-export async function readEverything(world: World, reader: SimProcess, service: Service): Promise<{ info: StreamInfo; records: Seen[] }[]> {
+export async function readEverything(
+  world: SimWorld,
+  reader: SimProcess,
+  service: Service,
+): Promise<{ info: StreamInfo; records: Seen[] }[]> {
   const streams = await persist(world, reader, service, (core) => core.list({ limit: 1_000 }));
   const result: { info: StreamInfo; records: Seen[] }[] = [];
   for (const info of streams) {
@@ -115,7 +119,7 @@ export async function readEverything(world: World, reader: SimProcess, service: 
 
 const TRIES_MAX = 20;
 
-async function persist<T>(world: World, reader: SimProcess, service: Service, work: (streams: StreamService) => Promise<T>): Promise<T> {
+async function persist<T>(world: SimWorld, reader: SimProcess, service: Service, work: (streams: StreamService) => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
       return await world.request(reader, service, TIMEOUT_MS, work);
