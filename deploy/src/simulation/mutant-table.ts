@@ -1,0 +1,211 @@
+/** One change of the source, made as it is loaded. `find` must be there exactly once. */
+export interface Edit {
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
+/** A deliberately broken variant of the program: the checker must catch it. */
+export interface Mutant {
+  readonly name: string;
+  readonly edits: readonly Edit[];
+}
+
+const one = (name: string, file: string, find: string, replace: string): Mutant => ({ name, edits: [{ file, find, replace }] });
+
+/**
+ * What the design forbids, done. The variants exist only here, as changes of the source that a worker of the simulation loads;
+ * nothing of them is in the program.
+ */
+export const MUTANTS: readonly Mutant[] = [
+  one(
+    "acknowledge before the sync (gateway)",
+    "edge/src/store/edge-session.ts",
+    "        await appended;\n        this.#durableEvents = events;",
+    "        appended.catch(() => {});\n        this.#durableEvents = events;",
+  ),
+  one(
+    "acknowledge before the sync (core)",
+    "core/src/container/committer.ts",
+    "        pipeline.send(built.kind, built.operations, answers);",
+    "        pipeline.send(built.kind, built.operations, []);\n        for (const answer of answers) answer.deliver();",
+  ),
+  one(
+    "forget writer numbers at a take-over",
+    "core/src/tier/flush-object.ts",
+    "  numbers.s.forEach((position, i) => {",
+    "  if (Math.abs(0) === 0) numbers.s.length = 0;\n  numbers.s.forEach((position, i) => {",
+  ),
+  one(
+    "truncate before verifying",
+    "core/src/tier/verified-put.ts",
+    "  for (let offset = 0; offset < bytes.length; offset += COMPARE_BYTES) {",
+    "  if (bytes.length > 0) return;\n  for (let offset = 0; offset < bytes.length; offset += COMPARE_BYTES) {",
+  ),
+  {
+    name: "skip the fence",
+    edits: [
+      {
+        file: "core/src/container/fence.ts",
+        find: "    seq = await log.append(bytes, end);",
+        replace: "    await log.state();\n    return { landed, fence: { ...position, seq: end, epoch, attempt, number: 0 } };",
+      },
+      {
+        file: "core/src/container/counting.ts",
+        find: 'if (order > 0) return head.kind === FRAME_KIND.fence && head.number === 0 && chained ? "counts" : "corrupt";',
+        replace: 'if (order > 0) return chained ? "counts" : "void";',
+      },
+    ],
+  },
+  one("let a void frame count", "core/src/container/counting.ts", 'if (order < 0) return "void";', 'if (order < 0) return "counts";'),
+  one(
+    "free one level too early (gateway)",
+    "edge/src/uplink/unit-tracker.ts",
+    'if (this.#freeAt === "committed") return true;',
+    'if (this.#freeAt !== "x" as string) return true;',
+  ),
+  one(
+    "free one level too early (core)",
+    "core/src/container/create-container.ts",
+    "return entry ? [entry.last, entry.tiered] : [0, 0];",
+    "return entry ? [entry.last, entry.last] : [0, 0];",
+  ),
+  one(
+    "duplicate acknowledged from memory (core)",
+    "core/src/container/committer.ts",
+    "if (before) before.answers.push(...answers);",
+    "if (before && !before) before.answers.push(...answers);",
+  ),
+  one(
+    "duplicate acknowledged from memory (gateway)",
+    "edge/src/gateway/stream-service.ts",
+    "    if (!this.#ingest.isPending(stream.changedInBatch)) return;",
+    "    if (stream.durable || !this.#ingest.isPending(stream.changedInBatch)) return;",
+  ),
+  one(
+    "reuse numbers after a torn tail",
+    "edge/src/store/log-edge-store.ts",
+    "const incarnation = newId(random, INCARNATION_BYTES);",
+    "const incarnation = recovered.incarnation ?? newId(random, INCARNATION_BYTES);",
+  ),
+  one(
+    "numbering that survives a clone",
+    "edge/src/store/log-edge-store.ts",
+    "const incarnation = newId(random, INCARNATION_BYTES);",
+    'const incarnation = (recovered.log.last * 2654435761 + 4294967296).toString(16).padStart(16, "0").slice(-16);',
+  ),
+  one(
+    "serve a read past the durable end (core)",
+    "core/src/container/commit-pipeline.ts",
+    "for (let frame = this.inFlight[0]; frame?.landed && !this.#ended; frame = this.inFlight[0]) {",
+    "for (let frame = this.inFlight[0]; frame && !this.#ended; frame = this.inFlight[0]) {",
+  ),
+  one(
+    "drop a gap record (gateway)",
+    "edge/src/store/uplink.ts",
+    "      builder.addPending(gap);",
+    "      if (gap.localId === undefined) builder.addPending(gap);",
+  ),
+  one(
+    "ignore a CRC (record of the edge log)",
+    "edge/src/store/record.ts",
+    'if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt(expectedSeq, "checksum does not match");',
+    "",
+  ),
+  one(
+    "ignore a CRC (WAL frame)",
+    "core/src/container/wal-frame.ts",
+    'if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt("checksum does not match");',
+    "",
+  ),
+  one(
+    "timed-out put treated as failed",
+    "core/src/tier/verified-put.ts",
+    'if (!hasCode(error, "OBJECT_EXISTS", "LOG_RESULT_UNKNOWN")) throw error;',
+    'if (hasCode(error, "LOG_RESULT_UNKNOWN")) void objects.delete(name);\n    else if (!hasCode(error, "OBJECT_EXISTS")) throw error;',
+  ),
+  one(
+    "timed-out append treated as failed",
+    "core/src/container/committer.ts",
+    "for (const frame of this.#lost.values()) failAll(frame.answers, unknownResult(error));\n    this.#lost.clear();\n    const queue",
+    'for (const frame of this.#lost.values()) failAll(frame.answers, new TributaryError("OVERLOADED", "failed"));\n    this.#lost.clear();\n    const queue',
+  ),
+  {
+    name: "checkpoint after truncation",
+    edits: [
+      {
+        file: "core/src/tier/flusher.ts",
+        find: '    if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;',
+        replace:
+          '    await this.#host.truncateWal(object.ref.through).catch(() => {});\n    if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;',
+      },
+    ],
+  },
+  // Five and more of our own.
+  one(
+    "overlap not trimmed",
+    "core/src/container/slice-decision.ts",
+    "return { append: true, skip, added:",
+    "skip = 0;\n  return { append: true, skip, added:",
+  ),
+  one(
+    "duplicate appended again",
+    "core/src/container/slice-decision.ts",
+    "  if (entry && slice.last <= last) {",
+    "  if (entry && slice.last < 0) {",
+  ),
+  one(
+    "previous number not asked for",
+    "core/src/container/slice-decision.ts",
+    "  if (slice.previous > last) return refuse(SLICE_STATUS.previousNotReached, last);",
+    "",
+  ),
+  one(
+    "child taken before its parent",
+    "core/src/container/slice-decision.ts",
+    "    if (parentLast < slice.parent.last) return refuse(SLICE_STATUS.parentNotReached, parentLast);",
+    "",
+  ),
+  one(
+    "frame acknowledged although one before it is missing",
+    "core/src/container/commit-pipeline.ts",
+    "        frame.landed = true;\n        this.#settle();",
+    "        frame.landed = true;\n        for (const answer of frame.answers.splice(0)) answer.deliver();\n        this.#settle();",
+  ),
+  one(
+    "producers forgotten by a recovery (gateway)",
+    "edge/src/store/edge-state.ts",
+    "    producers.set(producerId, { epoch, seq });\n    state.producers.set(streamId, producers);",
+    "    state.producers.set(streamId, producers);",
+  ),
+  one(
+    "packet ids forgotten by a recovery",
+    "edge/src/store/edge-state.ts",
+    "    state.packetIds.set(clientId, new Set(packetIds));",
+    "    state.packetIds.set(clientId, new Set(packetIds.slice(0, 0)));",
+  ),
+  one(
+    "producers forgotten by a flush (core)",
+    "core/src/tier/flush-object.ts",
+    "  for (const { stream, id: producerId, epoch, seq } of footer.producers) setProducer(state.stream(id(stream)), producerId, { epoch, seq });",
+    "",
+  ),
+  one(
+    "what failed is answered as committed",
+    "edge/src/gateway/group-commit.ts",
+    "    batch.answer(this.#trouble, this.#touched);",
+    "    batch.answer(undefined, this.#touched);",
+  ),
+  one(
+    "epoch taken without winning it",
+    "core/src/service/cluster-record.ts",
+    "    const epoch = before.epoch + 1;",
+    "    const epoch = Math.max(1, before.epoch);",
+  ),
+  one(
+    "acknowledged but lost at a rewind",
+    "edge/src/store/uplink.ts",
+    "    this.#sent = this.freed.clone();\n    this.#cursor = this.cursorFrom(this.freed.position + 1);\n  }\n\n  /** Units from",
+    "    this.#cursor = this.cursorFrom(this.#sent.position + 1);\n  }\n\n  /** Units from",
+  ),
+];

@@ -1,0 +1,51 @@
+import type { Logger } from "@tributary/common/logger";
+import type { PhaseListener } from "@tributary/common/phases";
+import type { SimEnvironment } from "./environment.ts";
+import type { LakeWatch } from "./lake-watch.ts";
+import type { Ledger, Submission } from "./ledger.ts";
+import type { BusNetwork } from "./ports/sim-bus.ts";
+import type { LogStore } from "./ports/sim-log.ts";
+import type { MetaState } from "./ports/sim-meta-store.ts";
+import type { ObjectShelf } from "./ports/sim-object-store.ts";
+import type { SimProcess } from "./process.ts";
+import type { Shape } from "./shape.ts";
+
+/** Something that can be called over the network. */
+export interface Target<S> {
+  readonly process: SimProcess | undefined;
+  readonly service: S | undefined;
+}
+
+/** What nodes and clients see of the world that they are in. */
+export interface SimWorld extends SimEnvironment {
+  readonly nowMs: number;
+  readonly shape: Shape;
+  readonly ledger: Ledger;
+  readonly lake: LakeWatch;
+  readonly network: BusNetwork;
+  readonly meta: MetaState;
+  readonly shelf: ObjectShelf;
+  readonly wals: readonly LogStore[];
+  /** Clients go on beginning new things. */
+  readonly working: boolean;
+  /** Clients that have not done yet what they promised themselves. */
+  clientsBusy: number;
+  /** A core node lives whose place another one took. */
+  readonly hasZombie: boolean;
+  spawn(name: string): SimProcess;
+  /** False for a client that a shortened story leaves out. */
+  allows(client: string): boolean;
+  trace(who: string, what: string): void;
+  /** The program itself says that it is wrong. */
+  defect(who: string, error: unknown): void;
+  loggerOf(process: SimProcess): Logger;
+  /** Crashes the process now and then in the middle of a phase. */
+  phasesOf(process: SimProcess, crash: () => void): PhaseListener;
+  hadLoss(writer: string): boolean;
+  isExcused(submission: Submission): boolean;
+  /**
+   * One request of a client to a node, as over TCP: it arrives or not, and so does its answer.
+   * @throws SERVER_UNREACHABLE nobody was there; BUS_TIMEOUT no answer came; what the work throws
+   */
+  request<S, T>(client: SimProcess, target: () => Target<S>, timeoutMs: number, work: (service: S) => Promise<T>): Promise<T>;
+}
