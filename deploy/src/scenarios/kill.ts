@@ -136,17 +136,21 @@ async function killTopology(context: ScenarioContext, name: string, topology: To
   };
 }
 
-/** Half of the kills come at a random moment, half right at the begin of the phase that was hit least. */
+/** Chooses whom to kill and waits for the moment: half of the kills come at random, half at the begin of the phase that was hit least. */
 async function nextMoment(
   context: ScenarioContext,
-  victim: Victim,
+  victims: readonly Victim[],
   interrupted: Readonly<Record<Phase, number>>,
   spanMs: number,
-): Promise<void> {
+  aim: boolean,
+): Promise<Victim> {
+  const any = victims[Math.floor(context.random() * victims.length)] as Victim;
   await pause(spanMs * (0.5 + context.random()));
-  if (context.random() < 0.5) return;
+  if (!aim && context.random() < 0.5) return any;
   const least = [...PHASES].sort((a, b) => interrupted[a] - interrupted[b])[0] as Phase;
-  await victim.killAtBegin(least, PHASE_WAIT_MS_MAX);
+  const owner = victims.find((victim) => victim.phases.includes(least)) ?? any;
+  await owner.killAtBegin(least, PHASE_WAIT_MS_MAX);
+  return owner;
 }
 
 function pause(ms: number): Promise<void> {

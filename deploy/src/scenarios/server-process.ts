@@ -9,6 +9,8 @@ const PHASE_LINE = /^phase (\w+) (begin|end)$/;
 
 export interface ServerOptions {
   readonly name: string;
+  /** Phases that happen inside it; all if not given. */
+  readonly phases?: readonly Phase[];
   /** Command and flags of `tributary`. */
   readonly args: readonly string[];
   /** Answers 200 at /ready once the server serves. */
@@ -42,6 +44,10 @@ export class ServerProcess implements Victim {
 
   get name(): string {
     return this.#options.name;
+  }
+
+  get phases(): readonly Phase[] {
+    return this.#options.phases ?? PHASES;
   }
 
   get pid(): number {

@@ -64,6 +64,7 @@ export async function natsTopology({ folder, runtime }: TopologyOptions): Promis
   const nats = await startNatsServer({ maxPayload: 8_388_608, storeDir: join(folder, "nats") });
   const core = new ServerProcess({
     name: "core",
+    phases: ["flush", "checkpoint", "truncate"],
     args: [
       "core",
       "--data",
@@ -81,6 +82,7 @@ export async function natsTopology({ folder, runtime }: TopologyOptions): Promis
   });
   const edge = new ServerProcess({
     name: "edge",
+    phases: ["commit", "uplink"],
     args: [
       "edge",
       "--data",
@@ -120,6 +122,7 @@ function natsVictim(nats: NatsServer): Victim {
   let readyMs = 0;
   return {
     name: "nats-server",
+    phases: [],
     get readyMs() {
       return readyMs;
     },
