@@ -29,7 +29,7 @@ const CASES: readonly Case[] = [
   load("mqtt", "MQTT QoS 2, 1000 connections, 10 in flight", 1_000, "--depth", "10", "--qos", "2"),
   load("mqtt", "MQTT QoS 1, 1000 streams with one device each, 10 in flight", 1_000, "--depth", "10", "--topic", "bench/s{n}"),
   ...[1, 100, 1_000].map((n) => load("http", `HTTP, ${n} connections, single events`, n)),
-  load("http", "HTTP, 100 connections, batches of 100 events", 100, "--batch", "100"),
+  ...[100, 1_000].map((n) => load("http", `HTTP, ${n} connections, batches of 100 events`, n, "--batch", "100")),
   load("mqtt", "MQTT QoS 1, 10 events/s in all, 10 connections", 10, "--rate", "10"),
   load("mqtt", "MQTT QoS 1, 100 events/s in all, 10 connections", 10, "--rate", "100"),
   load("mqtt", "MQTT QoS 1, 20000 events/s in all, 1000 connections", 1_000, "--rate", "20000", "--depth", "10"),
