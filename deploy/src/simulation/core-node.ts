@@ -67,7 +67,7 @@ export class CoreNode {
           random: process.random,
           phases,
           logger,
-          options: { ...shape.container, appendTimeoutMs: 3_000, blockCacheBytesMax: 20_000, chunkCacheBytesMax: 20_000 },
+          options: { ...shape.container, appendTimeoutMs: 3_000 },
         });
       },
     }).then(

@@ -110,14 +110,20 @@ async function runMutants(only: string, threads: number): Promise<number> {
     for (let mutant = waiting.shift(); mutant; mutant = waiting.shift()) {
       const pool = new SeedPool(1, mutant.name);
       let verdict = `NOT CAUGHT in ${MUTANT_SEEDS_MAX} seeds`;
+      let stuck = 0;
       for (let seed = 1; seed <= MUTANT_SEEDS_MAX; seed++) {
         const result = await pool.run({ seed });
-        const caught = result.violations.find(({ kind }) => kind !== "defect");
-        if (!caught) continue;
-        verdict = `${String(seed).padStart(3)} seeds  ${caught.invariant === 0 ? caught.kind : `invariant ${caught.invariant}, ${caught.kind}`}`;
-        break;
+        const caught = result.violations.find(({ invariant }) => invariant > 0);
+        if (caught) {
+          verdict = `${String(seed).padStart(3)} seeds  invariant ${caught.invariant}, ${caught.kind}`;
+          break;
+        }
+        if (result.violations.length > 0) stuck ||= seed;
       }
-      if (verdict.startsWith("NOT")) missed++;
+      if (verdict.startsWith("NOT")) {
+        missed++;
+        if (stuck > 0) verdict += `; seed ${stuck} came to no rest`;
+      }
       write(`${mutant.name.padEnd(56)} ${verdict}`);
       await pool.close();
     }

@@ -23,6 +23,11 @@ function ms(world: World, site: string, from: number, to: number): number {
   return world.dice.between(`${site} ms`, from, to);
 }
 
+/** Mostly a moment, sometimes long. */
+function shortly(world: World, site: string, longestMs: number): number {
+  return 5 + world.dice.float(`${site} ms`) ** 3 * longestMs;
+}
+
 function later(world: World, delayMs: number, act: () => void): void {
   world.scheduler.schedule(delayMs, undefined, act);
 }
@@ -57,7 +62,7 @@ const PLANS: readonly Plan[] = [
     kind: "gateway crash",
     count: [1, 5],
     share: 1,
-    act: (world, site) => gateway(world, site).crash("power cut", ms(world, site, 20, 4_000)),
+    act: (world, site) => gateway(world, site).crash("power cut", shortly(world, site, 4_000)),
   },
   { kind: "gateway restart", count: [0, 2], share: 1, act: (world, site) => gateway(world, site).restart() },
   {
@@ -75,11 +80,11 @@ const PLANS: readonly Plan[] = [
       cut(world, node.name, node.bus, site);
     },
   },
-  { kind: "core crash", count: [0, 3], share: 1, act: (world, site) => world.core.crash("power cut", ms(world, site, 20, 4_000)) },
+  { kind: "core crash", count: [0, 3], share: 1, act: (world, site) => world.core.crash("power cut", shortly(world, site, 4_000)) },
   { kind: "core restart", count: [0, 1], share: 1, act: (world) => world.core.restart() },
   { kind: "core pause", count: [0, 2], share: 1, act: (world, site) => pauseFor(world, world.core.process, ms(world, site, 200, 6_000)) },
   { kind: "core cut off", count: [0, 2], share: 1, act: (world, site) => cut(world, world.core.name, world.core.bus, site) },
-  { kind: "take-over from a paused owner", count: [1, 2], share: 0.6, act: takeOver },
+  { kind: "take-over from a paused owner", count: [1, 2], share: 0.8, act: takeOver },
   {
     kind: "clock jump",
     count: [0, 3],
@@ -146,8 +151,8 @@ function takeOver(world: World, site: string): void {
   world.trace(before.name, "stands still");
   const { process } = before;
   process.pause();
-  later(world, ms(world, `${site} start`, 100, 2_000), () => {
-    if (world.core !== before) return;
+  later(world, 5 + shortly(world, `${site} start`, 2_000), () => {
+    if (world.core !== before || !world.faults.active) return;
     const next = new CoreNode(world, `core${world.cores.length}`);
     world.cores.push(next);
     next.start();

@@ -34,6 +34,8 @@ export interface Shape {
     readonly checkpointObjectsMax: number;
     readonly frameBytesTarget: number;
     readonly windowFrames: number;
+    readonly blockCacheBytesMax: number;
+    readonly chunkCacheBytesMax: number;
   };
   readonly edgeCheckpointBytes: number;
   readonly opIntervalMs: number;
@@ -83,6 +85,8 @@ export function shapeOf(dice: Dice): Shape {
       checkpointObjectsMax: dice.pick("checkpoint objects", [2, 4, 8]),
       frameBytesTarget: dice.pick("frame bytes", [2_000, 16_000]),
       windowFrames: dice.pick("window", [1, 4, 4]),
+      blockCacheBytesMax: dice.pick("block cache", [20_000, 2_000_000, 2_000_000, 2_000_000]),
+      chunkCacheBytesMax: dice.pick("chunk cache", [20_000, 2_000_000, 2_000_000, 2_000_000]),
     },
     edgeCheckpointBytes: dice.pick("edge checkpoint", [8_000, 30_000, 80_000]),
     opIntervalMs: dice.pick("op interval", [150, 250]),
@@ -105,12 +109,12 @@ export function shapeOf(dice: Dice): Shape {
     wal: {
       appendMs: [2, 12],
       readMs: [1, 6],
-      slow: 0.01,
+      slow: 0.02,
       slowMs: [100, 6_000],
       unknownLanded: 0.006,
       unknownLost: 0.006,
-      unknownLate: 0.006,
-      lateMs: [5, 8_000],
+      unknownLate: 0.008,
+      lateMs: [1, 8_000],
       readFlip: 0.002,
       otherFailure: 0.01,
       local: false,

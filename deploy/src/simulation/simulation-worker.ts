@@ -1,6 +1,5 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "@tributary/common/assert";
-import { loadMutant } from "./mutant-loader.ts";
 import { MUTANTS } from "./mutant-table.ts";
 import type { SeedJob } from "./pool.ts";
 
@@ -9,7 +8,8 @@ assert(parentPort !== null, "simulation-worker.ts runs as a worker thread");
 const port = parentPort;
 const { mutant: name } = workerData as { readonly mutant: string | undefined };
 const mutant = MUTANTS.find((known) => known.name === name);
-if (mutant) loadMutant(mutant);
+// Not every runtime has the hooks that it takes.
+if (mutant) (await import("./mutant-loader.ts")).loadMutant(mutant);
 // After the mutant: what is imported now is changed.
 const { runSeed } = await import("./run-seed.ts");
 

@@ -187,6 +187,9 @@ export class World implements SimWorld {
         node.bus.setConnected(true);
       }
     }
+    // An owner that stands idle does not learn that it was deposed, and nobody else is left to take its place: leases come with the
+    // cluster. So whoever may have been deposed begins anew.
+    if (this.cores.length > 1) this.core.crash("may have been deposed", 100);
     for (const core of this.cores.slice(0, -1)) core.retire();
     for (const node of this.gateways) {
       node.limitDisk(Number.POSITIVE_INFINITY);

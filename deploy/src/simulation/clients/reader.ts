@@ -83,7 +83,7 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
         }
         offset = page.nextOffset;
         if (page.upToDate) await waitForData(world, reader, service, stream, offset);
-        if (world.dice.float(`restart of ${name}`) < 0.05) offset = "-1";
+        if (world.dice.float(`restart of ${name}`) < 0.01) offset = "-1";
       } catch (error) {
         if (hasCode(error, "OFFSET_GONE", "OFFSET_UNKNOWN", "OFFSET_FOREIGN")) offset = "-1";
         await pause(world, reader, 1_000);

@@ -184,7 +184,8 @@ export class SimLog implements Log {
         }
         if (faults.strikes("log result unknown, lost", site, unknownLost)) return unknownResult();
         if (!local && faults.strikes("log result unknown, lands later", site, unknownLate)) {
-          const afterMs = dice.between(`${site} late`, ...lateMs);
+          // Mostly soon: then it meets those who just read the end of the log.
+          const afterMs = lateMs[0] + dice.float(`${site} late`) ** 3 * (lateMs[1] - lateMs[0]);
           scheduler.schedule(afterMs, undefined, () => void result());
           return unknownResult();
         }
