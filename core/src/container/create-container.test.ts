@@ -113,6 +113,20 @@ describe("blocks of gateways", () => {
 });
 
 describe("own appends", () => {
+  it("with much in their keys fit into blocks", async () => {
+    const bench = new Bench();
+    const container = await bench.open();
+    await bench.stream(container);
+    // Keys that do not compress, three bytes a character, in a request that is just small enough for a frame.
+    const key = () => String.fromCharCode(...Array.from({ length: 85 }, () => 0x4e00 + Math.floor(bench.world.random.float() * 20_000)));
+    const keys = Array.from({ length: 28_000 }, key);
+    const events = { count: keys.length, payload: new Uint8Array(keys.length), ends: keys.map((_, i) => i + 1), keys, timesMs: undefined };
+    await bench.until(container.append(STREAM, { events, contentType: undefined }));
+    const page = await bench.until(container.read(STREAM, 27_999, { eventsMax: 1, bytesMax: 1 }));
+    expect(page.events[0]?.key).toBe(keys[27_999]);
+    expect(bench.failures).toEqual([]);
+  });
+
   it("of many callers share a frame and keep their order", async () => {
     const bench = new Bench();
     const container = await bench.open();

@@ -65,6 +65,7 @@ export class OwnBatch {
   #ends: number[] = [];
   #parts: Uint8Array[] = [];
   #payloadBytes = 0;
+  #keyBytes = 0;
   #operations: AppendBlock[] = [];
 
   constructor(writer: OwnWriter, decided: DecidedState, frame: number) {
@@ -92,7 +93,7 @@ export class OwnBatch {
       this.#payloadBytes += end - before;
       this.#ends.push(this.#payloadBytes);
       before = end;
-      if (this.#payloadBytes >= BLOCK_RAW_BYTES_TARGET || this.#slices.size >= LIMITS.blockSlicesMax) {
+      if (this.#payloadBytes + this.#keyBytes >= BLOCK_RAW_BYTES_TARGET || this.#slices.size >= LIMITS.blockSlicesMax) {
         this.#parts.push(pack.payload.subarray(copiedTo, end));
         copiedTo = end;
         this.#closeBlock();
@@ -116,6 +117,7 @@ export class OwnBatch {
       index = this.#keys.size;
       this.#keys.set(key, index);
       this.#hashes.push(keyHash(key));
+      this.#keyBytes += Buffer.byteLength(key);
     }
     return index;
   }
@@ -161,6 +163,7 @@ export class OwnBatch {
     this.#ends = [];
     this.#parts = [];
     this.#payloadBytes = 0;
+    this.#keyBytes = 0;
   }
 
   #decide(block: Block, open: readonly OpenSlice[]): SliceDecision[] {
