@@ -25,6 +25,7 @@ import {
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { createContainer } from "./container/create-container.ts";
 import { type Core, openCore } from "./core.ts";
+import { winEpoch } from "./service/cluster-record.ts";
 import { seededRandom } from "./service/testing/fast-clock.ts";
 import { FaultyMetaStore } from "./service/testing/faulty-meta-store.ts";
 import { gatewayBlock } from "./service/testing/gateway-block.ts";
@@ -270,6 +271,20 @@ describe("core with its containers", () => {
     // Without leases a deposed owner learns of it when it appends next; until then its reads end where its log ended.
     await send("the last");
     await vi.waitFor(() => gateway.checkEverythingReadable(two), { timeout: 20_000 });
+  });
+
+  test("a MetaStore that was lost does not keep containers from being owned, whatever epoch they had", async () => {
+    const world = new World();
+    const epochs = 400;
+    for (let i = 0; i < epochs; i++) await winEpoch({ meta: world.store, clock: systemClock, random: world.random }, 0, "aa", 0);
+    const before = await world.start(1);
+    await before.close();
+    const log = world.logs.get(0);
+    const restored = new World({ objects: world.objects });
+    if (log) restored.logs.set(0, log);
+    const core = await restored.start(1);
+    cores.push(core);
+    await vi.waitFor(() => expect(core.status().containers[0]).toMatchObject({ state: "serving", epoch: epochs + 2 }), 20_000);
   });
 
   test("a node that loses its MetaStore forever can be replaced at any moment", async () => {

@@ -41,16 +41,17 @@ export function containerOfStream(streamId: Id, containerCount: number): number 
 
 /**
  * Wins the next epoch of a container. `containers/{id}/owner` (CBOR map): epoch, node, nonce. The nonce tells a write of our own
- * whose answer was lost from that of another node, or of this node before it restarted.
+ * whose answer was lost from that of another node, or of this node before it restarted. `above`: an epoch seen in the log, which
+ * is ahead of the record if the MetaStore was lost or restored.
  */
-export async function winEpoch(access: MetaAccess, container: number, node: Id): Promise<number> {
+export async function winEpoch(access: MetaAccess, container: number, node: Id, above: number): Promise<number> {
   const key = `${TABLE_KEY}/${container}/owner`;
   const nonce = newId(access.random, NONCE_BYTES);
   return changeKey<number>(access, key, (entry) => {
     const before = entry ? decode<{ epoch: unknown; node: unknown; nonce: unknown }>(key, entry.value) : { epoch: 0, node: "", nonce: "" };
     if (!isNatural(before.epoch)) throw malformed(key);
     if (before.nonce === nonce) return { type: "keep", result: before.epoch };
-    const epoch = before.epoch + 1;
+    const epoch = Math.max(before.epoch, above) + 1;
     return { type: "put", value: encodeCbor({ epoch, node, nonce }), result: () => epoch };
   });
 }

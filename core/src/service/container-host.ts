@@ -25,6 +25,8 @@ interface Slot {
   readonly id: number;
   state: HostedStatus["state"];
   epoch: number;
+  /** The highest epoch that deposed one of ours. */
+  epochSeen: number;
   restarts: number;
   lastError: string;
   container: Container | undefined;
@@ -69,6 +71,7 @@ export class ContainerHost {
         id,
         state: "opening",
         epoch: 0,
+        epochSeen: 0,
         restarts: 0,
         lastError: "",
         container: undefined,
@@ -143,6 +146,7 @@ export class ContainerHost {
       slot.state = "failed";
       slot.lastError = failure.code;
       slot.restarts++;
+      slot.epochSeen = Math.max(slot.epochSeen, epochThatDeposed(failure));
       if (clock.monotonicMs() - startedMs >= HEALTHY_MS) backoffMs = BACKOFF_MS_MIN;
       this.#log.error("a container failed and is opened again", {
         container: slot.id,
@@ -164,7 +168,7 @@ export class ContainerHost {
     const ended = new AbortController();
     try {
       slot.state = "opening";
-      slot.epoch = await winEpoch(this.#access, slot.id, this.#node);
+      slot.epoch = await winEpoch(this.#access, slot.id, this.#node, slot.epochSeen);
       container = await this.#factory(slot.id, slot.epoch);
       const end = Promise.withResolvers<TributaryError | undefined>();
       container.onFailed(end.resolve);
@@ -191,6 +195,11 @@ export class ContainerHost {
     }
     return failure;
   }
+}
+
+function epochThatDeposed(failure: TributaryError): number {
+  const { epoch } = failure.details;
+  return failure.code === "CONTAINER_NOT_OWNED" && typeof epoch === "number" ? epoch : 0;
 }
 
 /** The promise's result, or undefined once the signal aborts. */

@@ -87,7 +87,7 @@ it("mutated records of the cluster are read or STORE_CORRUPT, and those of write
     run: async (value) => {
       const access = { meta: new MemoryMetaStore(), clock: fastClock(), random: seededRandom(1) };
       for (const key of [...clusterKeys, incarnationKey]) await access.meta.create(key, encodeCbor(value));
-      for (const work of [() => ensureClusterId(access), () => ensureContainerCount(access, 2), () => winEpoch(access, 0, "aa")]) {
+      for (const work of [() => ensureClusterId(access), () => ensureContainerCount(access, 2), () => winEpoch(access, 0, "aa", 0)]) {
         const result = await work().catch((error: unknown) => {
           if (!hasCode(error, "STORE_CORRUPT")) throw error;
         });
