@@ -125,9 +125,14 @@ export class Committer {
   }
 
   #pump(): void {
-    const { windowFrames, frameBytesTarget } = this.#host.options;
+    const { windowFrames, frameBytesTarget, attemptFramesMax } = this.#host.options;
     const pipeline = this.#pipeline;
     while (pipeline && !pipeline.ended && this.#queue.length > 0 && pipeline.inFlight.length < windowFrames) {
+      if (pipeline.nextNumber >= attemptFramesMax) {
+        if (pipeline.inFlight.length > 0) return;
+        pipeline.end(new TributaryError("OVERLOADED", "the attempt has as many frames as one may have"));
+        return;
+      }
       if (!this.#paceAllows(pipeline)) return;
       assert(this.#writer !== undefined, "an attempt has its writer");
       const built = buildFrame(this.#queue, {
@@ -247,7 +252,7 @@ export class Committer {
   #inTime<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const late = new AbortController();
     return new Promise((resolve, reject) => {
-      const cancel = this.#host.clock.setTimer(this.#host.options.appendTimeoutMs, () => {
+      const cancel = this.#host.clock.setTimer(this.#host.options.fenceTimeoutMs, () => {
         late.abort();
         reject(new TributaryError("LOG_RESULT_UNKNOWN", "the write-ahead log does not answer"));
       });

@@ -110,6 +110,45 @@ describe("answers", () => {
   });
 });
 
+describe("a stop", () => {
+  it("comes to an end while the log is away, and what was acknowledged is there at the next start", async () => {
+    const bench = new Bench();
+    let away = false;
+    bench.wrapLog = (log) => ({
+      ...log,
+      append: (data, expected) => (away ? new Promise(() => {}) : log.append(data, expected)),
+      read: (from, bounds) => (away ? new Promise(() => {}) : log.read(from, bounds)),
+      truncate: (through) => (away ? new Promise(() => {}) : log.truncate(through)),
+    });
+    const container = await bench.open();
+    await bench.stream(container);
+    await bench.until(container.append(STREAM, request(["before"])));
+    away = true;
+    const lost = container.append(STREAM, request(["never"])).catch((error: TributaryError) => error.code);
+    const startedMs = bench.world.clock.monotonicMs();
+    await bench.until(container.close());
+    expect(bench.world.clock.monotonicMs() - startedMs).toBeLessThan(6_000);
+    expect(await lost).toBe("LOG_RESULT_UNKNOWN");
+    away = false;
+    expect(await bench.texts(await bench.open())).toEqual(["before"]);
+  });
+});
+
+describe("an attempt", () => {
+  it("ends before the number of its frames does", async () => {
+    const bench = new Bench();
+    const container = await bench.open({ attemptFramesMax: 4 });
+    await bench.stream(container);
+    const texts = Array.from({ length: 9 }, (_, i) => `${i}`);
+    for (const text of texts) await bench.until(container.append(STREAM, request([text])));
+    expect(container.status().attempt).toBe(4);
+    expect(await bench.texts(container)).toEqual(texts);
+    await bench.until(container.close());
+    expect(await bench.texts(await bench.open())).toEqual(texts);
+    expect(bench.failures).toEqual([]);
+  });
+});
+
 describe("a log that was closed, or closed itself after a failed fsync", () => {
   it("ends the container, for its host to open both anew", async () => {
     const bench = new Bench();

@@ -140,6 +140,17 @@ describe("a flush", () => {
     expect(await bench.texts(next)).toEqual(numbers(4));
   });
 
+  it("begins before appends are held back, however late it was asked for", async () => {
+    const bench = new Bench();
+    const container = await bench.open({ flushBytes: 1_000_000_000, flushIntervalMs: 3_600_000, unflushedBytesMax: 20_000 });
+    await bench.stream(container);
+    for (let i = 0; i < 40; i++) {
+      await bench.until(container.append(STREAM, request(["x".repeat(1_000)])));
+      await bench.settle(() => container.status().bytesInMemory < 15_000);
+    }
+    expect(await bench.texts(container)).toHaveLength(40);
+  });
+
   it("that cannot go on holds appends back until it can", async () => {
     const bench = new Bench();
     let broken = true;

@@ -47,6 +47,12 @@ export interface ContainerSetup {
   readonly logger?: Logger;
 }
 
+interface Running {
+  readonly durable: Durable;
+  readonly committer: Committer;
+  readonly flusher: Flusher;
+}
+
 const NO_PHASES: PhaseListener = { begin() {}, end() {} };
 
 export function createContainer(setup: ContainerSetup): Container {
@@ -66,7 +72,7 @@ class WalContainer implements Container {
   readonly #tieredListeners = new Set<(container: number) => void>();
   readonly #failedListeners = new Set<(error: TributaryError) => void>();
   readonly #phases: PhaseListener;
-  #running: { readonly durable: Durable; readonly committer: Committer; readonly flusher: Flusher } | undefined;
+  #running: Running | undefined;
   /** Why it does not serve. */
   #refusal: TributaryError | undefined;
   #closing = false;
@@ -85,21 +91,21 @@ class WalContainer implements Container {
   async open(): Promise<void> {
     assert(!this.#running && !this.#refusal, "a container is opened once");
     const { log, clock } = this.#setup;
+    let started: Committer | undefined;
     try {
       const startedMs = clock.monotonicMs();
       const { durable, committer } = await this.#takeOver();
+      started = committer;
       this.#walFirst = (await log.state()).first;
       this.#lastReplayMs = clock.monotonicMs() - startedMs;
-      if (this.#refusal) {
-        committer.stop(this.#refusal);
-        throw this.#refusal;
-      }
+      if (this.#refusal) throw this.#refusal;
       this.#running = { durable, committer, flusher: this.#createFlusher(durable, committer) };
       this.#running.flusher.poke();
     } catch (error) {
       const refusal = toTributaryError(error);
       await this.#quarantine(refusal);
       this.#refusal ??= notOwned(refusal);
+      started?.stop(this.#refusal);
       throw refusal;
     }
   }
@@ -167,7 +173,8 @@ class WalContainer implements Container {
         },
         onFatal: (error) => this.#fail(toTributaryError(error)),
       },
-      this.#options,
+      // Appends are refused above the bound on what is not flushed: by then a flush must be under way.
+      { ...this.#options, flushBytes: Math.min(this.#options.flushBytes, this.#options.unflushedBytesMax / 2) },
       {
         objects,
         clock,
@@ -309,11 +316,30 @@ class WalContainer implements Container {
     if (this.#closing) return;
     this.#closing = true;
     this.#waiters.wakeAll();
-    if (this.#running && !this.#refusal) {
-      await this.#running.committer.idle();
-      await this.#running.flusher.finish();
+    const running = this.#refusal ? undefined : this.#running;
+    try {
+      if (running && !(await this.#finishInTime(running))) {
+        const container = this.id;
+        this.#setup.logger?.warn("a container stopped before all of it was in the tier; the next start goes on from the log", {
+          container,
+        });
+      }
+    } finally {
+      this.#stop(new TributaryError("SHUTTING_DOWN", "the container is closed"));
     }
-    this.#stop(new TributaryError("SHUTTING_DOWN", "the container is closed"));
+  }
+
+  /** Answers what waits, and flushes. False where log or tier do not answer in time: a stop must end also while they are away. */
+  #finishInTime({ committer, flusher }: Running): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const cancel = this.#setup.clock.setTimer(this.#options.closeTimeoutMs, () => resolve(false));
+      const finish = async () => {
+        await committer.idle();
+        await flusher.finish();
+        return true;
+      };
+      finish().then(resolve, reject).finally(cancel);
+    });
   }
 
   #stream(streamId: Id): StreamState {

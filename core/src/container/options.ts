@@ -9,6 +9,12 @@ export interface ContainerOptions {
   readonly frameBytesMax: number;
   /** An append of the log without a result for so long is taken as of unknown result. */
   readonly appendTimeoutMs: number;
+  /** A try to begin an attempt is given up after so long; whoever waits is told then, and the next try begins. */
+  readonly fenceTimeoutMs: number;
+  /** A clean stop waits at most so long for log and tier. What is not flushed by then is replayed at the next start. */
+  readonly closeTimeoutMs: number;
+  /** Frames of one attempt; then another begins, because the number in a frame has 32 bits. */
+  readonly attemptFramesMax: number;
   /** Appends that wait for a place in a frame. */
   readonly queueBytesMax: number;
   /** Appends that wait, are on their way, or durable and not in the tier yet. Above it: OVERLOADED. */
@@ -26,6 +32,9 @@ export const CONTAINER_DEFAULTS: ContainerOptions = {
   frameBytesTarget: 1_048_576,
   frameBytesMax: LIMITS.frameBytesMax,
   appendTimeoutMs: 20_000,
+  fenceTimeoutMs: 5_000,
+  closeTimeoutMs: 5_000,
+  attemptFramesMax: 2 ** 31,
   queueBytesMax: 16_777_216,
   unflushedBytesMax: 67_108_864,
   flushBytes: 8_388_608,

@@ -76,7 +76,7 @@ export class Flusher {
 
   /** Called whenever something became durable. */
   poke(): void {
-    if (this.#running || this.#stop.signal.aborted) return;
+    if (this.#running || this.#finishing || this.#stop.signal.aborted) return;
     const { unflushed } = this.#host.durable();
     if (!unflushed.worthFlushing) return;
     const nowMs = this.#ports.clock.monotonicMs();
@@ -115,7 +115,7 @@ export class Flusher {
 
   #finished(): void {
     this.#running = undefined;
-    if (!this.#finishing) this.poke();
+    this.poke();
   }
 
   async #flush(): Promise<void> {
