@@ -35,7 +35,7 @@ export interface ResolverOptions {
 
 type Wish = ResolveRequest["streams"][number];
 
-/** Names tried for one quarantine: the plain one, then numbered ones. */
+/** Names tried for one quarantine: the plain one, numbered ones, and one that no other stream can have. */
 const QUARANTINE_NAMES_MAX = 4;
 
 /**
@@ -67,7 +67,7 @@ export async function resolveStreams(streams: readonly UnresolvedStream[], write
           if (attempt > 0) quarantined.push({ id: stream.id, name: stream.name, to: wish.name, problem });
           return;
         }
-        const to = quarantineName(stream.name, writer, attempt);
+        const to = quarantineName(stream, writer, attempt);
         refused.push({
           stream,
           wish: wishFor(stream, newId(options.random, STREAM_ID_BYTES), to),
@@ -80,9 +80,13 @@ export async function resolveStreams(streams: readonly UnresolvedStream[], write
   return { changes, quarantined };
 }
 
-/** "<stream>.quarantine-<writer>", cut to what a name may have. */
-export function quarantineName(name: StreamName, writer: Id, attempt: number): StreamName {
-  const suffix = `.quarantine-${writer.slice(0, 8)}${attempt === 0 ? "" : `-${attempt + 1}`}`;
+/**
+ * "<stream>.quarantine-<writer>", cut to what a name may have. A name that was deleted and created again here some times has used up the
+ * numbered ones: then the stream's own id makes it one of its own, since a stream without a name would hold up all others.
+ */
+function quarantineName({ id, name }: UnresolvedStream, writer: Id, attempt: number): StreamName {
+  const which = attempt === 0 ? "" : attempt === QUARANTINE_NAMES_MAX - 1 ? `-${id}` : `-${attempt + 1}`;
+  const suffix = `.quarantine-${writer.slice(0, 8)}${which}`;
   return { scope: name.scope, stream: name.stream.slice(0, LIMITS.nameCharsMax - suffix.length) + suffix };
 }
 
