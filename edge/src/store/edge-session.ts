@@ -3,20 +3,20 @@ import { hasCode, TributaryError, toTributaryError } from "@tributary/common/err
 import { LIMITS } from "@tributary/common/limits";
 import type { Id } from "@tributary/common/names";
 import type { Log } from "@tributary/common/ports/log";
-import { encodeCheckpoint } from "./checkpoint-record.ts";
+import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint-record.ts";
 import { type EncodedCommit, encodeCommit } from "./commit-record.ts";
 import { DiskUse } from "./disk-use.ts";
 import { planDrop } from "./drop-oldest.ts";
 import { applyChange, type EdgeState, snapshotEdgeState } from "./edge-state.ts";
-import type { CommitBatch, CommitResult, DropReport, EdgeUsage, FreeReport, LocalPage, UplinkUnit } from "./edge-store.ts";
-import type { GapLedger } from "./gap-ledger.ts";
+import type { CommitBatch, CommitResult, DropReport, EdgeUsage, FreeReport, LocalPage, ReachedNumber, UplinkUnit } from "./edge-store.ts";
+import { GapLedger } from "./gap-ledger.ts";
 import { LocalReader } from "./local-reader.ts";
-import type { DamageListener } from "./log-cursor.ts";
+import { type DamageListener, decodeEntry } from "./log-cursor.ts";
 import type { NumberBook } from "./number-book.ts";
 import { type Recovered, replayCost } from "./recovery.ts";
 import { Slots } from "./slots.ts";
 import { Uplink } from "./uplink.ts";
-import type { UplinkFold } from "./uplink-fold.ts";
+import { UplinkFold } from "./uplink-fold.ts";
 
 /** A checkpoint is written when recovery would otherwise have to read this many times the checkpoint's own bytes. */
 const CHECKPOINT_FACTOR = 8;
@@ -155,8 +155,19 @@ export class EdgeSession {
     return this.#inTurn(() => this.#uplink.next(bytesMax));
   }
 
-  uplinkRewind(): Promise<void> {
-    return this.#inTurn(async () => this.#uplink.rewind());
+  uplinkRewind(reached: readonly ReachedNumber[]): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#uplink.rewind();
+      const known = reached.flatMap((at) => {
+        const localId = this.#targets.get(at.streamId);
+        return localId === undefined ? [] : [{ ...at, localId }];
+      });
+      if (!known.some((at) => this.#uplink.freed.lacking(at))) return;
+      // Everything behind the newest checkpoint's freed position is still in the log, as for a recovery.
+      const checkpoint = await this.#readCheckpoint();
+      if (checkpoint) this.#uplink.restart(UplinkFold.restore(checkpoint.fold), new GapLedger(checkpoint.gaps));
+      for (const at of known) this.#uplink.giveUp(at);
+    });
   }
 
   uplinkFree(throughUnit: number): Promise<FreeReport> {
@@ -276,6 +287,15 @@ export class EdgeSession {
     const truncateThrough = Math.max(this.#truncated, this.#checkpoint?.freed ?? 0);
     await this.#append(this.#encodeCheckpoint(this.#uplink.freed, this.#uplink.gaps, truncateThrough));
     await this.#truncate(truncateThrough);
+  }
+
+  /** undefined if there is none that can be read. */
+  async #readCheckpoint(): Promise<Checkpoint | undefined> {
+    const seq = this.#checkpoint?.seq;
+    if (seq === undefined) return undefined;
+    const [record] = await this.#log.read(seq, { recordsMax: 1, bytesMax: 1 });
+    const entry = record?.seq === seq ? decodeEntry(record) : undefined;
+    return entry?.kind === "checkpoint" ? decodeCheckpoint(entry.raw) : undefined;
   }
 
   #encodeCheckpoint(freed: UplinkFold, gaps: GapLedger, truncateThrough: number): Uint8Array {

@@ -31,8 +31,12 @@ export interface EdgeStore {
    * Returns at least one unit if there is any, however large.
    */
   uplinkNext(bytesMax: number): Promise<UplinkUnit[]>;
-  /** Moves the send position back to the first unit that was not freed (after a refusal, a timeout, a reconnect). */
-  uplinkRewind(): Promise<void>;
+  /**
+   * Moves the send position back to the first unit that was not freed (after a refusal, a timeout, a reconnect). `reached`: what the
+   * core said that it has, where it refused what comes next. If that is less than was freed, the core has lost something: what the
+   * log still holds is handed out once more, and a gap record stands for the rest (rule W6).
+   */
+  uplinkRewind(reached?: readonly ReachedNumber[]): Promise<void>;
   /**
    * The core confirmed the level asked for, for exactly the events of all units through this one (rule W5). Frees their space.
    * Naming a unit from before the last rewind, drop or reopen frees nothing.
@@ -181,6 +185,16 @@ export interface UplinkUnit {
   }[];
   readonly events: number;
   readonly payloadBytes: number;
+}
+
+/** The last number that the core has of an incarnation in a segment; 0 if none. */
+export interface ReachedNumber {
+  /** The core's id. */
+  readonly streamId: Id;
+  readonly segment: SegmentId;
+  readonly incarnation: Id;
+  readonly lane: Lane;
+  readonly last: number;
 }
 
 export interface LocalPage {

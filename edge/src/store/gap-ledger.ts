@@ -114,6 +114,19 @@ export class GapLedger {
     this.#add({ localId, lane, incarnation, reason: "corrupt", first, last, count: last - first + 1, ...unknown });
   }
 
+  /**
+   * Freed numbers that the core has lost since. They are older than all that is pending. Of a stream of several segments some of the
+   * numbers between may have been elsewhere: how many is not known any more.
+   */
+  addLacking(lacking: MissingNumbers & { readonly segment: number; readonly segments: number }): void {
+    const { segment, ...numbers } = lacking;
+    const { first, last } = numbers;
+    const count = last - first + 1;
+    const parts = [{ segment, first, last, count }];
+    this.pending.unshift({ ...numbers, reason: "corrupt", count, parts, timeMinMs: 0, timeMaxMs: 0, nextOrdinal: 0 });
+    this.#indexNewest();
+  }
+
   /** The gap that covers an ordinal, cut to begin there. */
   localAt(localId: Id, ordinal: number): LocalGap | undefined {
     const gap = this.#local.get(localId)?.find((gap) => ordinal >= gap.ordinal && ordinal < gap.ordinal + gap.count);

@@ -14,6 +14,7 @@ import type {
   FreeReport,
   LocalPage,
   OpenedEdge,
+  ReachedNumber,
   UplinkUnit,
 } from "./edge-store.ts";
 import { encodeIncarnation } from "./incarnation-record.ts";
@@ -190,8 +191,8 @@ class LogEdgeStore implements EdgeStore {
     return this.#live().uplinkNext(bytesMax);
   }
 
-  async uplinkRewind(): Promise<void> {
-    return this.#live().uplinkRewind();
+  async uplinkRewind(reached: readonly ReachedNumber[] = []): Promise<void> {
+    return this.#live().uplinkRewind(reached);
   }
 
   async uplinkFree(throughUnit: number): Promise<FreeReport> {

@@ -1,6 +1,6 @@
 import type { Id, Lane } from "@tributary/common/names";
 import type { CommitRecord } from "./commit-record.ts";
-import type { StreamMapping } from "./edge-store.ts";
+import type { ReachedNumber, StreamMapping } from "./edge-store.ts";
 import type { IncarnationRecord, LastNumber } from "./incarnation-record.ts";
 
 /** The last number of an incarnation. */
@@ -38,6 +38,18 @@ export interface ChainMove {
   readonly segment: number;
   readonly lane: Lane;
   readonly incarnation: Id;
+  readonly last: number;
+}
+
+/** What the core has of an incarnation in a segment. */
+export interface ReachedTail extends ReachedNumber {
+  readonly localId: Id;
+}
+
+/** Numbers of a segment that were passed to the core and that it does not have. */
+export interface LackingNumbers {
+  readonly segments: number;
+  readonly first: number;
   readonly last: number;
 }
 
@@ -103,6 +115,15 @@ export class UplinkFold {
     if (!tail) return { previous: 0 };
     if (tail.incarnation === incarnation) return { previous: tail.last };
     return { previous: 0, parent: tail };
+  }
+
+  /** What the core lacks of the newest incarnation in a segment; undefined if nothing. */
+  lacking(at: ReachedTail): LackingNumbers | undefined {
+    const chain = this.#chains.get(at.localId);
+    if (!chain || chain.target !== at.streamId) return undefined;
+    const tail = chain.tails.get(tailKey(at.segment.number, at.lane));
+    if (tail?.incarnation !== at.incarnation || tail.last <= at.last) return undefined;
+    return { segments: chain.segments, first: at.last + 1, last: tail.last };
   }
 
   forget(localId: Id): void {

@@ -8,7 +8,7 @@ import type { FreeReport, UplinkUnit } from "./edge-store.ts";
 import type { GapLedger } from "./gap-ledger.ts";
 import { type DamageListener, LogCursor, type LogEntry } from "./log-cursor.ts";
 import { type Destination, UnitBuilder } from "./unit-builder.ts";
-import type { ChainMove, CursorMove, MissingNumbers, UplinkFold } from "./uplink-fold.ts";
+import type { ChainMove, CursorMove, MissingNumbers, ReachedTail, UplinkFold } from "./uplink-fold.ts";
 
 /** A commit of at least this many bytes is sent alone, as it is where possible; smaller ones are merged. */
 const WHOLE_BYTES_MIN = 32 * 1024;
@@ -160,6 +160,17 @@ export class Uplink {
   restart(freed: UplinkFold, gaps: GapLedger): void {
     this.freed = freed;
     this.gaps = gaps;
+    this.rewind();
+  }
+
+  /** The core lacks freed numbers: a gap takes their place, before everything else. What is out must be void. */
+  giveUp(at: ReachedTail): void {
+    const lacking = this.freed.lacking(at);
+    if (!lacking) return;
+    const { localId, streamId: target, lane, incarnation, last } = at;
+    const segment = at.segment.number;
+    this.gaps.addLacking({ localId, lane, incarnation, segment, ...lacking });
+    this.freed.moveChain({ localId, target, segments: lacking.segments, segment, lane, incarnation, last });
     this.rewind();
   }
 

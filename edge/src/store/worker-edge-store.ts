@@ -11,6 +11,7 @@ import type {
   FreeReport,
   LocalPage,
   OpenedEdge,
+  ReachedNumber,
   UplinkUnit,
 } from "./edge-store.ts";
 import {
@@ -64,8 +65,8 @@ class WorkerEdgeStore implements EdgeStore {
     return units;
   }
 
-  uplinkRewind(): Promise<void> {
-    return this.#request("uplinkRewind", []);
+  uplinkRewind(reached: readonly ReachedNumber[] = []): Promise<void> {
+    return this.#request("uplinkRewind", [reached]);
   }
 
   uplinkFree(throughUnit: number): Promise<FreeReport> {

@@ -18,6 +18,8 @@ export interface LevelWatchOptions {
   readonly mayAsk: () => boolean;
   /** More may be freeable now. */
   readonly confirmed: () => void;
+  /** A container does not have what it had accepted. */
+  readonly lost: () => void;
 }
 
 /** Learns what is safe in the tier: asks a container when it says that it has flushed, and at intervals, since such a word can get lost. */
@@ -65,14 +67,15 @@ export class LevelWatch {
   async #ask(container: number): Promise<void> {
     const { bus, cluster, tracker, requestTimeoutMs: timeoutMs } = this.#options;
     if (this.#closed || !this.#options.mayAsk() || this.#asking.has(container)) return;
-    const request = tracker.levelsRequest(container, this.#options.writer());
-    if (request.entries.length === 0) return;
+    const question = tracker.levelsQuestion(container, this.#options.writer());
+    if (question.request.entries.length === 0) return;
     this.#asking.add(container);
     try {
-      const answer = await bus.request(UPLINK_SUBJECTS.levels(cluster, container), encodeCbor(request), { timeoutMs });
+      const answer = await bus.request(UPLINK_SUBJECTS.levels(cluster, container), encodeCbor(question.request), { timeoutMs });
       // Numbers that were safe once stay safe: an answer counts however late it comes.
-      tracker.confirm(request, decodeCbor(answer) as LevelsAnswer);
+      const reached = tracker.confirm(question, decodeCbor(answer) as LevelsAnswer);
       this.#options.confirmed();
+      if (!reached) this.#options.lost();
     } catch {
       // Nothing is known then, and nothing freed; it is asked again soon.
     } finally {

@@ -19,8 +19,9 @@ const unit = (number: number, ...blocks: { container: number; needs: ReturnType<
 });
 /** Answers a request out of a table of what is in the tier. */
 const tier = (tracker: UnitTracker, container: number, tiered: Record<string, number>) => {
-  const request = tracker.levelsRequest(container, WRITER);
-  tracker.confirm(request, {
+  const question = tracker.levelsQuestion(container, WRITER);
+  const { request } = question;
+  tracker.confirm(question, {
     entries: request.entries.map(({ streamId, incarnation }) => [1e9, tiered[`${streamId}/${incarnation}`] ?? 0]),
   });
   return request.entries.map(({ streamId, incarnation }) => `${streamId}/${incarnation}`);
@@ -74,13 +75,24 @@ describe("what may be freed", () => {
     expect(tracker.takeFreeable()).toMatchObject({ throughUnit: 2, units: 2 });
   });
 
+  test("a container that lacks what it had accepted is noticed, unless that is void", () => {
+    const tracker = new UnitTracker("tiered");
+    tracker.add(unit(1, { container: 0, needs: [need("a", 5)] })).blocksPending = 0;
+    const question = tracker.levelsQuestion(0, WRITER);
+    tracker.add(unit(2, { container: 0, needs: [need("a", 9)] })).blocksPending = 0;
+    expect(tracker.confirm(question, { entries: [[5, 0]] })).toBe(true);
+    expect(tracker.confirm(question, { entries: [[4, 4]] })).toBe(false);
+    tracker.clear();
+    expect(tracker.confirm(question, { entries: [[4, 4]] })).toBe(true);
+  });
+
   test("requests are bounded, and oldest first", () => {
     const tracker = new UnitTracker("tiered");
     for (let i = 1; i <= 3; i++) {
       const needs = Array.from({ length: LEVELS_ENTRIES_MAX / 2 }, (_, n) => need(`s${i}-${n}`, 1));
       tracker.add(unit(i, { container: 0, needs })).blocksPending = 0;
     }
-    const { entries } = tracker.levelsRequest(0, WRITER);
+    const { entries } = tracker.levelsQuestion(0, WRITER).request;
     expect(entries).toHaveLength(LEVELS_ENTRIES_MAX);
     expect(entries.some(({ streamId }) => streamId.startsWith("s3"))).toBe(false);
   });

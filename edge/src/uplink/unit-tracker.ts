@@ -14,6 +14,14 @@ interface Need {
   readonly lane: Lane;
 }
 
+/** A levels request, and of each of its entries the number that the container had accepted. */
+export interface LevelsQuestion {
+  readonly request: LevelsRequest;
+  readonly accepted: readonly number[];
+  /** Counts what was cleared before. */
+  readonly round: number;
+}
+
 export interface TrackedUnit {
   readonly unit: number;
   readonly bytes: number;
@@ -33,6 +41,7 @@ export class UnitTracker {
   /** Highest number confirmed in the tier, by need. */
   readonly #tiered = new Map<string, number>();
   readonly #freeAt: "committed" | "tiered";
+  #round = 0;
   bytes = 0;
   needsCount = 0;
 
@@ -79,7 +88,7 @@ export class UnitTracker {
   }
 
   /** What to ask a container: the needs of the oldest units, each once, that are not confirmed yet. */
-  levelsRequest(container: number, writer: Id): LevelsRequest {
+  levelsQuestion(container: number, writer: Id): LevelsQuestion {
     const asked = new Map<string, Need>();
     for (const unit of this.#units) {
       if (unit.blocksPending > 0) break;
@@ -89,19 +98,26 @@ export class UnitTracker {
       }
       if (asked.size >= LEVELS_ENTRIES_MAX) break;
     }
+    const needs = [...asked.values()];
     return {
-      writer,
-      entries: Array.from(asked.values(), ({ streamId, segment, incarnation, lane }) => ({ streamId, segment, incarnation, lane })),
+      request: { writer, entries: needs.map(({ streamId, segment, incarnation, lane }) => ({ streamId, segment, incarnation, lane })) },
+      accepted: needs.map(({ last }) => last),
+      round: this.#round,
     };
   }
 
-  confirm(request: LevelsRequest, answer: LevelsAnswer): void {
+  /** False if the container lacks what it had accepted, of units that are still out. */
+  confirm({ request, accepted, round }: LevelsQuestion, answer: LevelsAnswer): boolean {
+    let reached = true;
     request.entries.forEach((entry, i) => {
-      const tiered = answer.entries[i]?.[1];
-      if (tiered === undefined) return;
+      const levels = answer.entries[i];
+      if (levels === undefined) return;
+      const [committed, tiered] = levels;
       const key = needKey(entry);
       if (tiered > (this.#tiered.get(key) ?? 0)) this.#tiered.set(key, tiered);
+      if (Math.max(committed, tiered) < (accepted[i] as number)) reached = false;
     });
+    return reached || round !== this.#round;
   }
 
   /** Takes out the units that may be freed now; undefined if none may. */
@@ -123,6 +139,7 @@ export class UnitTracker {
   /** The store hands everything out again. */
   clear(): void {
     this.#units.length = 0;
+    this.#round++;
     this.#tiered.clear();
     this.bytes = 0;
     this.needsCount = 0;

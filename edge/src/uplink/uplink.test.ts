@@ -236,6 +236,47 @@ describe("uplink", () => {
     expect(w.uplink.counters.rewinds).toBeGreaterThan(0);
   });
 
+  test("a core that went back gets it again also when nothing new follows", async () => {
+    const w = await start();
+    await w.core.start();
+    w.put("s");
+    await w.until(() => w.core.events.length === 1);
+    w.core.loseUntiered();
+    await w.until(() => w.core.events.length === 1);
+    w.core.flush(true);
+    await w.until(async () => (await w.held()) === 0);
+  });
+
+  test.each([false, true])(
+    "freed events that the core lost become a gap, and what the log still has comes again (restart: %s)",
+    async (restarts) => {
+      const w = await start({ uplink: { freeAt: "committed" } });
+      await w.core.start();
+      for (let i = 0; i < 60; i++) {
+        w.put("s");
+        if (i % 10 === 0) w.put("t");
+        await w.step();
+      }
+      await w.until(async () => w.core.events.length === 66 && (await w.held()) === 0);
+      w.core.loseUntiered();
+      expect(w.core.events).toEqual([]);
+      if (restarts) await w.restart();
+      w.put("s");
+      w.put("t");
+      const all = w.acked.get("s") ?? [];
+      await w.until(async () => w.core.textsOf(w.idOf("s")).includes("s 67") && (await w.held()) === 0);
+      const texts = w.core.textsOf(w.idOf("s"));
+      const lost = w.core.gaps.filter((gap) => gap.stream === w.idOf("s")).reduce((sum, gap) => sum + gap.count, 0);
+      expect(all).toHaveLength(61);
+      expect(lost + texts.length).toBe(61);
+      expect(texts).toEqual(all.slice(lost));
+      // Of what was freed some is still in the log.
+      expect(lost).toBeLessThan(60);
+      expect(w.core.gaps.every((gap) => gap.reason === "corrupt")).toBe(true);
+      expect(w.core.textsOf(w.idOf("t")).at(-1)).toBe("t 68");
+    },
+  );
+
   test("a forked writer stops, loudly, and frees nothing", async () => {
     const w = await start();
     await w.core.start();
@@ -273,13 +314,37 @@ describe("uplink", () => {
     w.core.flush(true);
     await w.until(async () => (await w.held()) === 0);
     if (how === "closed") w.core.closedIds.add(w.idOf("s"));
-    else {
-      w.core.deletedIds.add(w.idOf("s"));
-      w.core.streams.delete("default/s");
-    }
+    else w.core.delete("s");
     w.put("s");
     await w.until(() => w.core.events.length === 2);
     expect(w.core.textsOf(w.quarantineOf("s"))).toEqual(["s 2"]);
+  });
+
+  test("a stream deleted at the core between acceptance and tier holds up nothing", async () => {
+    const w = await start({ uplink: { unitsMax: 3 } });
+    await w.core.start();
+    w.put("s");
+    w.put("t");
+    await w.until(() => w.core.events.length === 2);
+    w.core.delete("s");
+    await w.until(async () => {
+      w.core.flush(true);
+      return (await w.held()) === 0;
+    });
+    expect(w.core.textsOf(w.quarantineOf("s"))).toEqual(["s 1"]);
+  });
+
+  test("a name deleted and created again many times holds up nothing", async () => {
+    const w = await start({ uplink: { freeAt: "committed" } });
+    await w.core.start();
+    for (let i = 1; i <= 8; i++) {
+      w.put("s");
+      await w.until(() => w.core.events.length === i);
+      const deleting = w.gateway.streams.delete(name("s"));
+      await w.step();
+      await deleting;
+    }
+    expect(w.core.streams.size).toBe(8);
   });
 
   test("a name deleted and created again here never numbers on in the stream of the first", async () => {

@@ -10,7 +10,7 @@ import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Random } from "@tributary/common/random";
 import { type AppendAnswer, type HelloAnswer, type HelloRequest, SLICE_STATUS, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
-import type { EdgeStore, OpenedEdge, UplinkUnit } from "../store/edge-store.ts";
+import type { EdgeStore, OpenedEdge, ReachedNumber, UplinkUnit } from "../store/edge-store.ts";
 import { backoffMs } from "./backoff.ts";
 import { ContainerQueue, type QueuedBlock } from "./container-queue.ts";
 import { LevelWatch } from "./level-watch.ts";
@@ -116,6 +116,8 @@ export class Uplink {
   readonly #levels: LevelWatch;
   readonly #queues = new Map<number, ContainerQueue>();
   readonly #lookUpAgain = new Map<Id, UnresolvedStream>();
+  /** What containers said that they have as they refused what was first in their turn. */
+  #reached: ReachedNumber[] = [];
   /** Work in the store that has not ended. */
   readonly #inStore = new Set<Promise<unknown>>();
   readonly #counters: UplinkCounters = {
@@ -163,6 +165,7 @@ export class Uplink {
       writer: () => this.#identity.writer,
       mayAsk: () => this.#state === "sending" || this.#state === "resolving",
       confirmed: () => this.#free(),
+      lost: () => this.#lost(),
     });
     this.#unsubscribeStatus = parts.bus.onStatus((connected) => this.#on(connected ? "connected" : "disconnected"));
     if (parts.bus.connected()) this.#on("connected");
@@ -326,7 +329,9 @@ export class Uplink {
 
   async #rewind(): Promise<void> {
     this.#forgetUnits();
-    await this.#store(this.#parts.store.uplinkRewind());
+    const reached = this.#reached;
+    this.#reached = [];
+    await this.#store(this.#parts.store.uplinkRewind(reached));
     this.#rewindNeeded = false;
   }
 
@@ -420,9 +425,9 @@ export class Uplink {
       return;
     }
     this.#noteLookUps(block, answer);
-    const outOfPlace = answer.slices.some(([status]) => OUT_OF_PLACE.has(status));
     // Behind a block that is missing, sending again heals it; at the front the core lacks what it had accepted before.
-    if (this.#lookUpAgain.size > 0 || (outOfPlace && queue.isFirst(block))) this.#rewindNeeded = true;
+    if (queue.isFirst(block)) this.#noteReached(block, answer);
+    if (this.#lookUpAgain.size > 0 || this.#reached.length > 0) this.#rewindNeeded = true;
     this.#fail(refusal(answer));
   }
 
@@ -430,6 +435,13 @@ export class Uplink {
     if (this.#lastError) this.#parts.log.info("the uplink works again", { after: this.#lastError.code });
     this.#failuresInRow = 0;
     this.#lastError = undefined;
+  }
+
+  /** The core went back, or the stream was deleted there: what was accepted may have to be sent again, and nothing else tells. */
+  #lost(): void {
+    if (this.#state !== "sending" && this.#state !== "resolving") return;
+    this.#rewindNeeded = true;
+    this.#fail(new TributaryError("PREVIOUS_NOT_REACHED", "the core no longer has events that it had accepted"));
   }
 
   #noteLookUps(block: QueuedBlock, answer: AppendAnswer): void {
@@ -441,6 +453,19 @@ export class Uplink {
       if (!stream || coreId === undefined) return;
       // With a fixed number of segments only a stream that was closed at the core is sealed.
       this.#lookUpAgain.set(stream.id, status === SLICE_STATUS.sealed ? { ...stream, avoid: coreId } : stream);
+    });
+  }
+
+  #noteReached(block: QueuedBlock, answer: AppendAnswer): void {
+    if (!answer.slices.some(([status]) => OUT_OF_PLACE.has(status))) return;
+    const { slices, lane, incarnation } = decodeBlock(block.bytes);
+    answer.slices.forEach(([status, last], i) => {
+      const slice = slices[i];
+      if (!slice) return;
+      const { streamId, segment, parent } = slice;
+      if (status === SLICE_STATUS.previousNotReached) this.#reached.push({ streamId, segment, incarnation, lane, last });
+      else if (status === SLICE_STATUS.parentNotReached && parent)
+        this.#reached.push({ streamId, segment, incarnation: parent.incarnation, lane, last });
     });
   }
 

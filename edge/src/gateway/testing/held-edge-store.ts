@@ -97,7 +97,7 @@ export class HeldEdgeStore implements EdgeStore {
   }
 
   uplinkNext: EdgeStore["uplinkNext"] = (bytesMax) => this.#store.uplinkNext(bytesMax);
-  uplinkRewind: EdgeStore["uplinkRewind"] = () => this.#store.uplinkRewind();
+  uplinkRewind: EdgeStore["uplinkRewind"] = (reached) => this.#store.uplinkRewind(reached);
   uplinkFree: EdgeStore["uplinkFree"] = (throughUnit) => this.#store.uplinkFree(throughUnit);
   readLocal: EdgeStore["readLocal"] = (streamId, from, bounds) => this.#store.readLocal(streamId, from, bounds);
   dropOldest: EdgeStore["dropOldest"] = (bytesTarget) => this.#store.dropOldest(bytesTarget);

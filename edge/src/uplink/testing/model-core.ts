@@ -98,6 +98,17 @@ export class ModelCore {
     this.events.splice(0, this.events.length, ...kept);
   }
 
+  /** Deletes a stream, with all that is known of its writers. */
+  delete(stream: string): void {
+    const key = `default/${stream}`;
+    const { id } = this.streams.get(key) as ModelStream;
+    this.deletedIds.add(id);
+    this.streams.delete(key);
+    for (const numbers of [this.#committed, this.#tiered]) {
+      for (const known of [...numbers.keys()]) if (known.startsWith(`${id}/`)) numbers.delete(known);
+    }
+  }
+
   textsOf(streamId: Id): string[] {
     return this.events.filter((event) => event.stream === streamId).map((event) => event.text);
   }
