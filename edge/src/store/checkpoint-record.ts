@@ -1,8 +1,11 @@
-import { bytesToHex, hexToBytes, type Id, LANES, type Lane, STREAM_ID_BYTES } from "@tributary/common/names";
-import type { EdgeStateSnapshot, EdgeStream } from "./edge-store.ts";
+import { hexToBytes, type Id, INCARNATION_BYTES, LANES, STREAM_ID_BYTES, WRITER_ID_BYTES } from "@tributary/common/names";
+import { mappingOf, readName, readSegments } from "./change-checks.ts";
+import type { EdgeProducer, EdgeStateSnapshot, EdgeStream } from "./edge-store.ts";
 import type { GapSnapshot } from "./gap-ledger.ts";
-import type { LastNumber } from "./incarnation-record.ts";
+import { type LastNumber, readLastNumber } from "./incarnation-record.ts";
+import { fields, idOfBytes, integer, list, malformed, natural, row, text } from "./meta-checks.ts";
 import { corrupt, type EncodedRecord, encodeRecord, type RawRecord, RECORD_KIND } from "./record.ts";
+import { readFold, readGaps } from "./state-checks.ts";
 import type { FoldSnapshot } from "./uplink-fold.ts";
 
 /**
@@ -97,34 +100,49 @@ export function encodeCheckpoint(seq: number, previous: number, checkpoint: Chec
 
 /** @throws STORE_CORRUPT */
 export function decodeCheckpoint(raw: RawRecord): Checkpoint {
-  const meta = raw.meta() as CheckpointMeta;
   try {
-    return {
-      writer: bytesToHex(meta.w),
-      incarnation: meta.i ? bytesToHex(meta.i) : undefined,
-      events: meta.e,
-      numbers: meta.n.map(([id, lane, last]) => ({ id: bytesToHex(id), lane: LANES[lane] as Lane, last })),
+    const meta = fields(raw.meta(), "checkpoint");
+    const checkpoint: Checkpoint = {
+      writer: idOfBytes(meta["w"], WRITER_ID_BYTES, "writer"),
+      incarnation: meta["i"] === undefined ? undefined : idOfBytes(meta["i"], INCARNATION_BYTES, "incarnation"),
+      events: natural(meta["e"], "events"),
+      numbers: list(meta["n"], "numbers", readLastNumber),
       state: {
-        streams: meta.s.map(streamOf),
-        producers: meta.d.flatMap(([id, rows]) => {
-          const streamId = bytesToHex(id);
-          return rows.map(([producerId, epoch, seq]) => ({ streamId, producerId, epoch, seq }));
+        streams: list(meta["s"], "streams", streamOf),
+        producers: list(meta["d"], "producers", producersOf).flat(),
+        packetIds: list(meta["q"], "packet ids", (entry) => {
+          const [clientId, packetIds] = row(entry, 2, "packet ids");
+          return { clientId: text(clientId, "client id"), packetIds: list(packetIds, "packet ids", (id) => natural(id, "packet id")) };
         }),
-        packetIds: meta.q.map(([clientId, packetIds]) => ({ clientId, packetIds })),
       },
-      fold: meta.u,
-      gaps: meta.g,
-      truncateThrough: meta.t,
-      checkpoints: meta.k,
+      fold: readFold(meta["u"]),
+      gaps: readGaps(meta["g"]),
+      truncateThrough: natural(meta["t"], "truncation"),
+      checkpoints: list(meta["k"], "checkpoints", (seq) => natural(seq, "checkpoint")),
     };
+    // It speaks of what lies before it.
+    const { fold, truncateThrough, checkpoints, events } = checkpoint;
+    if (Math.max(fold.position, truncateThrough, ...checkpoints.slice(-1)) >= raw.seq || fold.events > events)
+      throw malformed("checkpoint");
+    if (checkpoints.some((seq, i) => i > 0 && seq <= (checkpoints[i - 1] as number))) throw malformed("checkpoints");
+    return checkpoint;
   } catch (error) {
     throw corrupt(raw.seq, error instanceof Error ? error.message : "malformed checkpoint");
   }
 }
 
+function producersOf(value: unknown): EdgeProducer[] {
+  const [id, rows] = row(value, 2, "producers");
+  const streamId = idOfBytes(id, STREAM_ID_BYTES, "stream id");
+  return list(rows, "producers", (entry) => {
+    const [producerId, epoch, seq] = row(entry, 3, "producer");
+    return { streamId, producerId: text(producerId, "producer id"), epoch: natural(epoch, "epoch"), seq: natural(seq, "sequence") };
+  });
+}
+
 /** Next ordinal of a stream as of the checkpoint with this body; 0 if it did not exist. */
 export function ordinalAt(body: Uint8Array, id: Id): number {
-  const count = body.length / (STREAM_ID_BYTES + 8);
+  const count = Math.floor(body.length / (STREAM_ID_BYTES + 8));
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const ids = bytes.subarray(0, count * STREAM_ID_BYTES);
   const wanted = hexToBytes(id);
@@ -151,19 +169,31 @@ function streamRow(stream: EdgeStream): StreamRow {
   ];
 }
 
-function streamOf(row: StreamRow): EdgeStream {
-  const [id, scope, stream, contentType, segments, createdAtMs, flags, nextOrdinal, firstOrdinal, streamSeq, mapping] = row;
-  return {
-    id: bytesToHex(id),
-    name: { scope, stream },
-    contentType,
-    segments,
-    createdAtMs,
-    closed: (flags & FLAG.closed) !== 0,
-    deleted: (flags & FLAG.deleted) !== 0,
-    nextOrdinal,
-    firstOrdinal,
-    streamSeq,
-    mapping: mapping ? { id: bytesToHex(mapping[0]), segments: mapping[1], containers: mapping[2] } : undefined,
+function streamOf(value: unknown): EdgeStream {
+  const [id, scope, stream, contentType, segments, createdAtMs, flags, nextOrdinal, firstOrdinal, streamSeq, mapping] = row(
+    value,
+    11,
+    "stream",
+  );
+  const bits = natural(flags, "flags");
+  const read: EdgeStream = {
+    id: idOfBytes(id, STREAM_ID_BYTES, "stream id"),
+    name: readName(scope, stream),
+    contentType: text(contentType, "content type"),
+    segments: readSegments(segments),
+    createdAtMs: integer(createdAtMs, "creation time"),
+    closed: (bits & FLAG.closed) !== 0,
+    deleted: (bits & FLAG.deleted) !== 0,
+    nextOrdinal: natural(nextOrdinal, "ordinal"),
+    firstOrdinal: natural(firstOrdinal, "ordinal"),
+    streamSeq: text(streamSeq, "Stream-Seq"),
+    mapping: mapping === null ? undefined : readMappingRow(mapping),
   };
+  if (read.firstOrdinal > read.nextOrdinal) throw malformed("ordinals");
+  return read;
+}
+
+function readMappingRow(value: unknown): EdgeStream["mapping"] {
+  const [id, segments, containers] = row(value, 3, "mapping");
+  return mappingOf(idOfBytes(id, STREAM_ID_BYTES, "stream id"), segments, containers);
 }

@@ -1,9 +1,11 @@
 import { assert } from "@tributary/common/assert";
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import { type Block, decodeBlock, encodeBlock, type SliceInput } from "@tributary/common/format/block";
-import { bytesToHex, hexToBytes, type Id, LANES, type Lane } from "@tributary/common/names";
+import { hexToBytes, type Id, LANES, type Lane, STREAM_ID_BYTES } from "@tributary/common/names";
 import { type BatchStream, planBlocks, sliceBatch } from "./batch-slices.ts";
+import { readSegments, readStateChange } from "./change-checks.ts";
 import type { CommitBatch, StateChange } from "./edge-store.ts";
+import { fields, idOfBytes, integer, laneAt, list, natural, row } from "./meta-checks.ts";
 import { corrupt, encodeRecord, type RawRecord, RECORD_KIND } from "./record.ts";
 
 /**
@@ -143,27 +145,48 @@ export function encodeCommit(batch: CommitBatch, context: CommitContext): Encode
 
 /** @throws STORE_CORRUPT */
 export function decodeCommit(raw: RawRecord, bytes: number): CommitRecord {
-  const meta = raw.meta() as CommitMeta;
   try {
-    return readCommit(raw, meta, bytes);
+    return readCommit(raw, readMeta(raw.meta()), bytes);
   } catch (error) {
     if (error instanceof TributaryError && !hasCode(error, "BLOCK_CORRUPT")) throw error;
     throw corrupt(raw.seq, error instanceof Error ? error.message : "malformed commit");
   }
 }
 
-function readCommit(raw: RawRecord, meta: CommitMeta, bytes: number): CommitRecord {
+/** Keys that this version does not know are passed over. */
+function readMeta(value: unknown) {
+  const meta = fields(value, "commit");
+  return {
+    lane: laneAt(meta["l"] ?? 0),
+    eventsBefore: natural(meta["e"] ?? 0, "events"),
+    payloadBytes: natural(meta["p"] ?? 0, "payload bytes"),
+    changes: list(meta["c"] ?? [], "state changes", readStateChange),
+    blockBytes: list(meta["b"] ?? [], "blocks", (bytes) => natural(bytes, "length of a block")),
+    shifts: list(meta["o"] ?? [], "ordinals", (shift) => integer(shift, "ordinal")),
+    localIds: new Map(
+      list(meta["i"] ?? [], "local ids", (entry) => {
+        const [position, id] = row(entry, 2, "local id");
+        return [natural(position, "stream"), idOfBytes(id, STREAM_ID_BYTES, "stream id")] as const;
+      }),
+    ),
+    segments: new Map(
+      list(meta["g"] ?? [], "segments", (entry) => {
+        const [position, segments] = row(entry, 2, "segments");
+        return [natural(position, "stream"), readSegments(segments)] as const;
+      }),
+    ),
+  };
+}
+
+function readCommit(raw: RawRecord, meta: ReturnType<typeof readMeta>, bytes: number): CommitRecord {
   const blocks: Block[] = [];
   let at = 0;
-  for (const length of meta.b ?? []) {
+  for (const length of meta.blockBytes) {
     blocks.push(decodeBlock(raw.body.subarray(at, at + length)));
     at += length;
   }
   if (at !== raw.body.length) throw corrupt(raw.seq, "its blocks do not fill it");
-  const lane = LANES[meta.l ?? 0];
-  if (!lane) throw corrupt(raw.seq, "unknown lane");
-  const localIds = new Map((meta.i ?? []).map(([position, id]) => [position, bytesToHex(id)]));
-  const segments = new Map(meta.g ?? []);
+  const { lane, localIds, segments } = meta;
   const byBlockId = new Map<Id, { -readonly [K in keyof CommitStream]: CommitStream[K] }>();
   let events = 0;
   for (const block of blocks) {
@@ -177,8 +200,8 @@ function readCommit(raw: RawRecord, meta: CommitMeta, bytes: number): CommitReco
         continue;
       }
       const position = byBlockId.size;
-      const shift = meta.o?.[position];
-      if (typeof shift !== "number") throw corrupt(raw.seq, "a stream has no ordinal");
+      const shift = meta.shifts[position];
+      if (shift === undefined) throw corrupt(raw.seq, "a stream has no ordinal");
       byBlockId.set(slice.streamId, {
         localId: localIds.get(position) ?? slice.streamId,
         blockId: slice.streamId,
@@ -195,10 +218,10 @@ function readCommit(raw: RawRecord, meta: CommitMeta, bytes: number): CommitReco
     bytes,
     checkpoint: raw.checkpoint,
     lane,
-    changes: meta.c ?? [],
-    eventsBefore: meta.e ?? 0,
+    changes: meta.changes,
+    eventsBefore: meta.eventsBefore,
     events,
-    payloadBytes: meta.p ?? 0,
+    payloadBytes: meta.payloadBytes,
     blocks,
     streams: [...byBlockId.values()],
   };

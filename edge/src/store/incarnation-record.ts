@@ -1,4 +1,5 @@
-import { bytesToHex, hexToBytes, type Id, LANES, type Lane } from "@tributary/common/names";
+import { hexToBytes, type Id, INCARNATION_BYTES, LANES, type Lane, STREAM_ID_BYTES, WRITER_ID_BYTES } from "@tributary/common/names";
+import { fields, idOfBytes, laneAt, list, natural, row } from "./meta-checks.ts";
 import { corrupt, encodeRecord, type RawRecord, RECORD_KIND } from "./record.ts";
 
 /**
@@ -49,20 +50,26 @@ export function encodeIncarnation(record: Omit<IncarnationRecord, "kind" | "byte
 
 /** @throws STORE_CORRUPT */
 export function decodeIncarnation(raw: RawRecord, bytes: number): IncarnationRecord {
-  const meta = raw.meta() as IncarnationMeta;
   try {
+    const meta = fields(raw.meta(), "incarnation record");
     return {
       kind: "incarnation",
       seq: raw.seq,
       bytes,
       checkpoint: raw.checkpoint,
-      writer: bytesToHex(meta.w),
-      incarnation: bytesToHex(meta.i),
-      parent: meta.p ? bytesToHex(meta.p) : undefined,
-      parentLasts: (meta.n ?? []).map(([id, lane, last]) => ({ id: bytesToHex(id), lane: LANES[lane] as Lane, last })),
-      forgotten: (meta.f ?? []).map(bytesToHex),
+      writer: idOfBytes(meta["w"], WRITER_ID_BYTES, "writer"),
+      incarnation: idOfBytes(meta["i"], INCARNATION_BYTES, "incarnation"),
+      parent: meta["p"] === undefined ? undefined : idOfBytes(meta["p"], INCARNATION_BYTES, "parent"),
+      parentLasts: list(meta["n"] ?? [], "numbers", readLastNumber),
+      forgotten: list(meta["f"] ?? [], "forgotten streams", (id) => idOfBytes(id, STREAM_ID_BYTES, "stream id")),
     };
   } catch (error) {
     throw corrupt(raw.seq, error instanceof Error ? error.message : "malformed incarnation");
   }
+}
+
+/** [stream id, lane, last number]. @throws MalformedBytes */
+export function readLastNumber(value: unknown): LastNumber {
+  const [id, lane, last] = row(value, 3, "number");
+  return { id: idOfBytes(id, STREAM_ID_BYTES, "stream id"), lane: laneAt(lane), last: natural(last, "last number") };
 }
