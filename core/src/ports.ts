@@ -82,7 +82,11 @@ async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
   const link = await connectConfiguredNats(config, { name: "tributary-core", logger });
   try {
     const monitoringUrls = config["nats.monitorUrl"] === "" ? [] : config["nats.monitorUrl"].split(",");
-    await assertSafeServer(link, { monitoringUrls, allowUnsafe: config["nats.allowUnsafe"], warn: (message) => logger.warn(message) });
+    const allowUnsafe = config["nats.allowUnsafe"];
+    const check = (othersMayBeAway: boolean) =>
+      assertSafeServer(link, { monitoringUrls, allowUnsafe, othersMayBeAway, warn: (message) => logger.warn(message) });
+    if (!allowUnsafe) link.guard(() => check(true));
+    await check(false);
     const replicas = config["nats.replicas"];
     const bus = new NatsBus(link);
     const meta = await JetStreamMetaStore.open(link, { bucket: `tributary-${config.cluster}`, replicas });

@@ -24,7 +24,7 @@ export interface JetStreamLogOptions {
   readonly bytesMax?: number;
   /** The largest record that will be appended: a server whose max_payload is too small for it is refused at once. */
   readonly recordBytesMin?: number;
-  /** After which an append without an answer is LOG_RESULT_UNKNOWN. Default 10 s. */
+  /** After which an append without an answer is LOG_RESULT_UNKNOWN: a server that died and left its clients connected. Default 5 s. */
   readonly appendTimeoutMs?: number;
   /** How long reads and truncation look for a leader. Default 15 s. */
   readonly requestTimeoutMs?: number;
@@ -60,7 +60,7 @@ export class JetStreamLog implements Log {
     this.#stream = options.name;
     this.#subject = logSubject(options.name);
     this.#bounded = options.bytesMax !== undefined;
-    this.#appendTimeoutMs = options.appendTimeoutMs ?? 10_000;
+    this.#appendTimeoutMs = options.appendTimeoutMs ?? 5_000;
     this.#requestTimeoutMs = options.requestTimeoutMs ?? 15_000;
   }
 

@@ -179,6 +179,8 @@ test("an old version, one unsafe member or an unseen member makes a cluster unsa
   expect(findUnsafe("a", "2.15.1", [report("a"), report("b", { version: "2.12.1" }), report("c")])).toMatch("2.12.1");
   expect(findUnsafe("a", "2.15.1", [report("a"), report("b")])).toMatch("2 of the 3");
   expect(findUnsafe("a", "2.15.1", [report("a"), report("a"), report("b")])).toMatch("2 of the 3");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("b")], { othersMayBeAway: true })).toBeUndefined();
+  expect(findUnsafe("c", "2.15.1", [report("a"), report("b")], { othersMayBeAway: true })).toMatch("not the one");
   expect(findUnsafe("d", "2.15.1", all)).toMatch("not the one");
   expect(findUnsafe("a", "2.15.1", [])).toMatch("could not be seen");
 });
@@ -199,4 +201,26 @@ test("the inbox fails what waits when the time of an injected clock is over", as
   const answer = link.inbox.request("silent", "", { timeoutMs: 86_400_000 });
   for (const fire of timers) fire();
   await expect(answer).rejects.toMatchObject({ code: "BUS_TIMEOUT" });
+});
+
+test("a server that comes back unsafe is not used, until it is safe", async () => {
+  const first = await start({});
+  const port = Number(new URL(first.url).port);
+  const warnings: string[] = [];
+  const warn = (message: string) => void warnings.push(message);
+  const link = await connectNats({ url: first.url, warn });
+  onTestFinished(() => link.close());
+  let monitoringUrls = [first.monitoringUrl];
+  link.guard(() => assertSafeServer(link, { monitoringUrls, othersMayBeAway: true, warn }));
+  await first.kill();
+  await vi.waitFor(() => expect(link.connected()).toBe(false), 10_000);
+  const careless = await start({ port, syncAlways: false });
+  monitoringUrls = [careless.monitoringUrl];
+  await vi.waitFor(() => expect(warnings.some((warning) => warning.includes("runs without"))).toBe(true), 10_000);
+  expect(link.connected()).toBe(false);
+  expect(() => link.inbox.send("anything", "")).toThrow("not connected");
+  await careless.kill();
+  const careful = await start({ port });
+  monitoringUrls = [careful.monitoringUrl];
+  await vi.waitFor(() => expect(link.connected()).toBe(true), 10_000);
 });

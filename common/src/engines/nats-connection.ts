@@ -36,12 +36,19 @@ export interface NatsLink extends NatsTransport {
   readonly inbox: NatsInbox;
   /** The server's limit for one message, headers included. */
   maxPayloadBytes(): number;
+  /**
+   * From now on each reconnect must pass the check: until then the link counts as not connected, and nothing is sent. Behind an
+   * address may be another server than before, or the same one with other settings. Failures are told to `warn`, and tried again.
+   */
+  guard(check: () => Promise<void>): void;
   close(): Promise<void>;
 }
 
 const START_MS_DEFAULT = 10_000;
 const ATTEMPT_MS_MAX = 5_000;
 const RETRY_MS = { min: 100, max: 1_000 } as const;
+/** Between two checks of a server that did not pass. */
+const GUARD_RETRY_MS = 1_000;
 /**
  * A peer that fell silent is given up after this many unanswered pings. Not sooner: a ping waits behind the blocks that a slow
  * uplink is still sending. Requests have their own timeouts.
@@ -148,6 +155,9 @@ class Link implements NatsLink {
   readonly url: string;
   readonly #listeners = new Set<(connected: boolean) => void>();
   #connected = true;
+  #check: (() => Promise<void>) | undefined;
+  /** Counts connections: a check that was begun on an earlier one says nothing. */
+  #round = 0;
 
   readonly #warn: ((message: string) => void) | undefined;
 
@@ -164,11 +174,34 @@ class Link implements NatsLink {
 
   async #follow(): Promise<void> {
     for await (const status of this.nc.status()) {
-      if (status.type === "disconnect" || status.type === "close") this.#report(false);
-      else if (status.type === "reconnect") this.#report(true);
+      if (status.type === "disconnect" || status.type === "close") this.#lost();
+      else if (status.type === "reconnect") void this.#found();
       else if (status.type === "error") this.#warn?.(`NATS at ${this.url}: ${status.error.message}`);
     }
+    this.#lost();
+  }
+
+  #lost(): void {
+    this.#round++;
     this.#report(false);
+  }
+
+  async #found(): Promise<void> {
+    const round = ++this.#round;
+    while (round === this.#round) {
+      try {
+        await this.#check?.();
+        if (round === this.#round) this.#report(true);
+        return;
+      } catch (error) {
+        this.#warn?.(`${error instanceof Error ? error.message : String(error)}; nothing is sent to it`);
+      }
+      await sleep(this.clock, GUARD_RETRY_MS);
+    }
+  }
+
+  guard(check: () => Promise<void>): void {
+    this.#check = check;
   }
 
   #report(connected: boolean): void {
@@ -191,7 +224,7 @@ class Link implements NatsLink {
   }
 
   async close(): Promise<void> {
-    this.#report(false);
+    this.#lost();
     await this.nc.close();
   }
 }

@@ -17,6 +17,8 @@ export interface SafetyOptions {
   readonly monitoringUrls?: readonly string[];
   /** Development: warn instead of refusing. */
   readonly allowUnsafe?: boolean;
+  /** After a reconnect: servers of the cluster that do not answer are away, and acknowledge nothing. */
+  readonly othersMayBeAway?: boolean;
   readonly warn: (message: string) => void;
   readonly fetch?: typeof globalThis.fetch;
 }
@@ -42,7 +44,7 @@ const HOW_TO_SHOW =
 
 /** Asserts that no server behind the link acknowledges before fsync. @throws NATS_UNSAFE */
 export async function assertSafeServer(link: NatsLink, options: SafetyOptions): Promise<void> {
-  const problem = findUnsafe(link.nc.info?.server_id ?? "", link.nc.info?.version ?? "0", await collectReports(link, options));
+  const problem = findUnsafe(link.nc.info?.server_id ?? "", link.nc.info?.version ?? "0", await collectReports(link, options), options);
   if (problem === undefined) return;
   const message = `The NATS server at ${link.url} is not safe: ${problem}`;
   if (!options.allowUnsafe) throw new TributaryError("NATS_UNSAFE", message, { url: link.url });
@@ -50,7 +52,12 @@ export async function assertSafeServer(link: NatsLink, options: SafetyOptions): 
 }
 
 /** What is wrong with these servers; undefined if nothing is. */
-export function findUnsafe(connectedId: string, connectedVersion: string, reports: readonly ServerReport[]): string | undefined {
+export function findUnsafe(
+  connectedId: string,
+  connectedVersion: string,
+  reports: readonly ServerReport[],
+  { othersMayBeAway = false }: { readonly othersMayBeAway?: boolean } = {},
+): string | undefined {
   if (!isNewEnough(connectedVersion)) return `it is version ${connectedVersion}, and ${VERSION_MIN.join(".")} is needed`;
   if (reports.length === 0) return HOW_TO_SHOW;
   const storing = reports.filter((report) => report.jetstream);
@@ -62,7 +69,7 @@ export function findUnsafe(connectedId: string, connectedVersion: string, report
   if (storing.length === 0) return "JetStream is not enabled; start it with 'jetstream { sync_interval: always }'";
   const seen = new Set(storing.map((report) => report.id)).size;
   const size = Math.max(...storing.map((report) => report.clusterSize));
-  if (seen < size) return `only ${seen} of the ${size} servers of its cluster could be asked whether they sync always`;
+  if (seen < size && !othersMayBeAway) return `only ${seen} of the ${size} servers of its cluster could be asked whether they sync always`;
   return undefined;
 }
 
@@ -115,7 +122,8 @@ async function ping(link: NatsLink): Promise<ServerReport[]> {
       },
     });
     try {
-      link.inbox.send(VARZ_SUBJECT, "", { reply: slot.subject });
+      // Not through the inbox: the link may count as not connected until this is answered.
+      link.nc.publish(VARZ_SUBJECT, "", { reply: slot.subject });
     } catch {
       // Not connected any more: nothing was learned.
       finish();
