@@ -1,7 +1,7 @@
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
 import { TributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
-import { type FetchAnswer, type FetchRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import { type FetchAnswer, type FetchRequest, type ResolveRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { CoreHistory } from "./core-history.ts";
@@ -36,12 +36,16 @@ interface Held {
 }
 
 /** A core that holds these events in this order, and answers pages of `pageEvents`. */
-async function history(held: readonly Held[], pageEvents: number) {
+async function history(held: readonly Held[], pageEvents: number, idAtCore = ID) {
   const bus = createMemoryBus();
   let requests = 0;
   await bus.serve(UPLINK_SUBJECTS.control("c"), {}, async (payload) => {
+    const request = decodeCbor(payload) as FetchRequest | ResolveRequest;
+    if (request.type === "resolve") {
+      expect(request.streams).toMatchObject([{ name: { scope: "default", stream: "s" }, create: false }]);
+      return encodeCbor({ streams: [{ id: idAtCore, contentType: "text/plain", segments: 1, containers: [0], problem: "" }] });
+    }
     requests++;
-    const request = decodeCbor(payload) as FetchRequest;
     expect(request).toMatchObject({ type: "fetch", writer: WRITER, name: { scope: "default", stream: "s" } });
     const from = request.offset === "-1" ? 0 : Number(request.offset);
     const page = held.slice(from, from + pageEvents);
@@ -96,6 +100,12 @@ describe("events read back from the core", () => {
     for (let ordinal = 0; ordinal < 50; pages++) ordinal = (await read(ordinal, 50, 1))?.nextOrdinal ?? 50;
     expect(pages).toBe(10);
     expect(requests()).toBe(10);
+  });
+
+  test("another stream of that name at the core is left alone", async () => {
+    const { read, requests } = await history(run("x", 1, 3), 10, "bb".repeat(16));
+    expect(await read(0, 3)).toBeUndefined();
+    expect(requests()).toBe(0);
   });
 
   test("what was given up is skipped", async () => {

@@ -1,7 +1,13 @@
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
-import { type FetchAnswer, type FetchRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import {
+  type FetchAnswer,
+  type FetchRequest,
+  type ResolveAnswer,
+  type ResolveRequest,
+  UPLINK_SUBJECTS,
+} from "@tributary/common/uplink-protocol";
 import type { LocalEvent, LocalPage } from "../store/edge-store.ts";
 import type { StreamState } from "./stream-table.ts";
 
@@ -51,6 +57,8 @@ export class CoreHistory {
     const found: LocalEvent[] = [];
     let foundBytes = 0;
     let place = this.#nearest(stream.id, fromOrdinal);
+    // Every other offset names its stream.
+    if (place === BEGINNING && !(await this.#isUnderItsName(stream))) return undefined;
     for (let pages = 0; pages < PAGES_PER_READ_MAX; pages++) {
       const answer = await this.#fetch({ type: "fetch", name: stream.name, writer, offset: place.coreOffset, bytesMax });
       let { ordinal: behind, incarnation, base } = place;
@@ -76,9 +84,19 @@ export class CoreHistory {
     return undefined;
   }
 
+  /** A stream whose name was taken at the core is kept there under another: then the name leads to events of somebody else. */
+  async #isUnderItsName({ id: provisionalId, name, contentType, segments, createdAtMs, mapping }: StreamState): Promise<boolean> {
+    const wish = { name, provisionalId, contentType, segments, createdAtMs, create: false };
+    const answer = (await this.#ask({ type: "resolve", streams: [wish] })) as ResolveAnswer;
+    return answer.streams[0]?.id === mapping?.id;
+  }
+
   async #fetch(request: FetchRequest): Promise<FetchAnswer> {
-    const answer = await this.#bus.request(UPLINK_SUBJECTS.control(this.#cluster), encodeCbor(request), { timeoutMs: this.#timeoutMs });
-    return decodeCbor(answer) as FetchAnswer;
+    return (await this.#ask(request)) as FetchAnswer;
+  }
+
+  async #ask(request: FetchRequest | ResolveRequest): Promise<unknown> {
+    return decodeCbor(await this.#bus.request(UPLINK_SUBJECTS.control(this.#cluster), encodeCbor(request), { timeoutMs: this.#timeoutMs }));
   }
 
   #nearest(streamId: Id, ordinal: number): Place {
