@@ -48,6 +48,18 @@ describe("group commit", () => {
     expect(other.list).toEqual(["+7", "flush"]);
   });
 
+  test("a barrier does not answer for what failed while the gateway stops", async () => {
+    const { ingest, store, notes, put } = harness;
+    const a = ingest.createStream(name("a"), BYTES);
+    await commitAll(clock);
+    put(a, "x", 1);
+    store.failNext = true;
+    await ingest.close();
+    ingest.barrier(notes, 2);
+    await settle();
+    expect(notes.answers).toEqual(["-1:STORAGE_FULL", "-2:STORAGE_FULL"]);
+  });
+
   test("with both commits busy the batch grows, and then it is full until one is done", async () => {
     const { ingest, store, notes, put } = harness;
     const a = ingest.createStream(name("a"), BYTES);

@@ -232,7 +232,8 @@ export class GroupCommit implements Ingest {
       last.addAck(target, token);
       return;
     }
-    const error = this.#phase === "recovering" ? (this.#trouble ?? admissionError("full")) : undefined;
+    // Also of a gateway that stops: what the caller asks about may be what failed.
+    const error = this.#trouble;
     queueMicrotask(() => {
       if (error) target.failed(token, error);
       else target.committed(token);
