@@ -88,6 +88,15 @@ describe("worker edge store", () => {
     await store.close();
   });
 
+  it("has no thread left when it was closed while one started", async () => {
+    const store = createWorkerEdgeStore(paths());
+    const opening = store.open();
+    await store.close();
+    await expect(opening).rejects.toMatchObject({ code: "LOG_CLOSED" });
+    // Nobody holds the log.
+    await (await openSqliteLog(paths().path)).close();
+  });
+
   it("carries errors over with code and details, and puts damaged records aside", async () => {
     const { path } = paths();
     const log = await openSqliteLog(path);

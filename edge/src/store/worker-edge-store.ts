@@ -40,6 +40,7 @@ export function createWorkerEdgeStore(options: WorkerEdgeStoreOptions): EdgeStor
 class WorkerEdgeStore implements EdgeStore {
   readonly #settings: WorkerEdgeSettings;
   #thread: Thread | undefined;
+  #closed = false;
   #lastUnit = 0;
 
   constructor(settings: WorkerEdgeSettings) {
@@ -86,14 +87,24 @@ class WorkerEdgeStore implements EdgeStore {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     const thread = this.#thread;
     this.#thread = undefined;
     await thread?.close();
   }
 
   async #start(method: "open" | "reopen"): Promise<OpenedEdge> {
-    if (!this.#thread || this.#thread.gone) this.#thread = await Thread.start({ ...this.#settings, lastUnit: this.#lastUnit });
-    const thread = this.#thread;
+    this.#closed = false;
+    let thread = this.#thread;
+    if (!thread || thread.gone) {
+      thread = await Thread.start({ ...this.#settings, lastUnit: this.#lastUnit });
+      if (this.#closed) {
+        // Closed while it started: a thread that nobody ends keeps the process.
+        await thread.close();
+        throw new TributaryError("LOG_CLOSED", "the edge store was closed");
+      }
+      this.#thread = thread;
+    }
     try {
       return await thread.request<OpenedEdge>(method, [], []);
     } catch (error) {
