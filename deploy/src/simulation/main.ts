@@ -112,7 +112,13 @@ async function runMutants(only: string, threads: number): Promise<number> {
       let verdict = `NOT CAUGHT in ${MUTANT_SEEDS_MAX} seeds`;
       let stuck = 0;
       for (let seed = 1; seed <= MUTANT_SEEDS_MAX; seed++) {
-        const result = await pool.run({ seed });
+        let result: SeedResult;
+        try {
+          result = await pool.run({ seed });
+        } catch (error) {
+          verdict = `NOT RUN: ${error}`;
+          break;
+        }
         const caught = result.violations.find(({ invariant }) => invariant > 0);
         if (caught) {
           verdict = `${String(seed).padStart(3)} seeds  invariant ${caught.invariant}, ${caught.kind}`;

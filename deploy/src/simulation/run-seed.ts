@@ -30,6 +30,8 @@ export async function runSeed(options: WorldOptions): Promise<SeedResult> {
   process.on("unhandledRejection", onRejection);
   try {
     await live(world);
+    // Rejections that nobody handled are told on the next turn of the loop.
+    await new Promise<void>((resolve) => setImmediate(resolve));
   } finally {
     process.off("unhandledRejection", onRejection);
   }

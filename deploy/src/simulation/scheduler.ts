@@ -29,6 +29,12 @@ export class Scheduler {
   steps = 0;
   readonly #heap: Event[] = [];
   #order = 0;
+  readonly #onThrown: (error: unknown) => void;
+
+  /** `onThrown` is told what a callback throws: that would end a real process. */
+  constructor(onThrown: (error: unknown) => void) {
+    this.#onThrown = onThrown;
+  }
 
   schedule(delayMs: number, owner: Owner | undefined, run: () => void): () => void {
     const event: Event = { atMs: this.nowMs + Math.max(0, delayMs), order: this.#order++, owner, run, cancelled: false };
@@ -57,7 +63,11 @@ export class Scheduler {
       return true;
     }
     this.steps++;
-    event.run();
+    try {
+      event.run();
+    } catch (error) {
+      this.#onThrown(error);
+    }
     await this.drain();
     return true;
   }

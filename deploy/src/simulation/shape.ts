@@ -74,7 +74,7 @@ export function shapeOf(dice: Dice): Shape {
     };
   });
   return {
-    activeMs: dice.integer("active", 15_000, 30_000),
+    activeMs: dice.integer("active", 16_000, 32_000),
     gateways,
     containers: dice.pick("containers", [1, 2, 3]),
     coreProducers: 1,
@@ -90,7 +90,7 @@ export function shapeOf(dice: Dice): Shape {
     },
     edgeCheckpointBytes: dice.pick("edge checkpoint", [8_000, 30_000, 80_000]),
     opIntervalMs: dice.pick("op interval", [150, 250]),
-    eventsPerOp: dice.pick("events per op", [20, 32]),
+    eventsPerOp: dice.pick("events per op", [20, 36]),
     eventBytesMax: dice.pick("event bytes", [20, 60, 200]),
     faultRate: dice.pick("fault rate", [0.3, 1, 1, 2]),
     edgeLog: {

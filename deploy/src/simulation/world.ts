@@ -36,7 +36,7 @@ const PHASE_CRASH_PROBABILITY = 0.0015;
 
 /** All that there is in a simulation. */
 export class World implements SimWorld {
-  readonly scheduler: Scheduler = new Scheduler();
+  readonly scheduler: Scheduler = new Scheduler((error) => this.defect("thrown out of a callback", error));
   readonly dice: Dice;
   readonly faults: Faults;
   readonly shape: Shape;
@@ -120,7 +120,8 @@ export class World implements SimWorld {
         if (!process?.alive || service === undefined)
           return settle(() => reject(new TributaryError("SERVER_UNREACHABLE", "nobody listens")));
         process.deliver(0, () => {
-          work(service).then(
+          const working = async () => work(service);
+          working().then(
             (value) => process.alive && settle(() => resolve(value)),
             (error: unknown) => {
               if (!process.alive) return;

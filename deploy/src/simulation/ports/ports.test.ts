@@ -14,7 +14,9 @@ import { ObjectShelf, QUIET_OBJECTS, SimObjectStore } from "./sim-object-store.t
 
 /** A world without faults whose time follows the real one, since the contract suites wait in real time. */
 function liveWorld() {
-  const scheduler = new Scheduler();
+  const scheduler = new Scheduler((error) => {
+    throw error;
+  });
   const dice = new Dice(1);
   const environment: SimEnvironment = { scheduler, dice, faults: new Faults(dice, () => scheduler.nowMs, 0, undefined) };
   let running = true;
