@@ -1,5 +1,12 @@
 import { formatStreamName, type Id, type StreamName } from "@tributary/common/names";
-import { applyChange, type EdgeState, type EdgeStreamState, type ProducerState, restoreEdgeState } from "../store/edge-state.ts";
+import {
+  applyChange,
+  type EdgeState,
+  type EdgeStreamState,
+  forgetStream,
+  type ProducerState,
+  restoreEdgeState,
+} from "../store/edge-state.ts";
 import type { EdgeStateSnapshot, StateChange, StreamMapping } from "../store/edge-store.ts";
 import type { StreamHandle } from "./ingest.ts";
 
@@ -246,7 +253,7 @@ export class StreamTable {
 
   #noteGone(state: StreamState): void {
     if (state.durableOrdinal === 0) {
-      this.#byId.delete(state.id);
+      this.#forget(state.id);
       return;
     }
     this.#gone.add(state.id);
@@ -254,7 +261,12 @@ export class StreamTable {
     const oldest = this.#gone.values().next();
     if (oldest.done) return;
     this.#gone.delete(oldest.value);
-    this.#byId.delete(oldest.value);
+    this.#forget(oldest.value);
+  }
+
+  #forget(id: Id): void {
+    this.#byId.delete(id);
+    forgetStream(this.#state, id);
   }
 }
 

@@ -7,7 +7,7 @@ import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoin
 import { type EncodedCommit, encodeCommit } from "./commit-record.ts";
 import { DiskUse } from "./disk-use.ts";
 import { planDrop } from "./drop-oldest.ts";
-import { applyChange, type EdgeState, snapshotEdgeState } from "./edge-state.ts";
+import { applyChange, type EdgeState, forgetStream, forgettableStreams, snapshotEdgeState } from "./edge-state.ts";
 import type { CommitBatch, CommitResult, DropReport, EdgeUsage, FreeReport, LocalPage, ReachedNumber, UplinkUnit } from "./edge-store.ts";
 import { GapLedger } from "./gap-ledger.ts";
 import { LocalReader } from "./local-reader.ts";
@@ -299,6 +299,7 @@ export class EdgeSession {
   }
 
   #encodeCheckpoint(freed: UplinkFold, gaps: GapLedger, truncateThrough: number): Uint8Array {
+    this.#forgetStreams(freed);
     const seq = this.#lastSeq + 1;
     const previous = this.#checkpoint?.seq ?? 0;
     const { bytes, metaRawBytes } = encodeCheckpoint(seq, previous, {
@@ -323,6 +324,19 @@ export class EdgeSession {
       CHECKPOINT_RAW_FACTOR * metaRawBytes,
     );
     return bytes;
+  }
+
+  /** Deleted streams would make every checkpoint longer. No record behind it names those of which nothing is held. */
+  #forgetStreams(freed: UplinkFold): void {
+    for (const id of forgettableStreams(this.#state)) {
+      const target = this.#state.streams.get(id)?.mapping?.id;
+      if (target !== undefined && this.#targets.get(target) === id) this.#targets.delete(target);
+      forgetStream(this.#state, id);
+      this.#numbers.forget(id);
+      this.#positions.forget(id);
+      this.#uplink.forget(id);
+      freed.forget(id);
+    }
   }
 
   /** The checkpoint says both what is given up and that the records may go; once it is durable, they go. */

@@ -126,7 +126,14 @@ function forgetFirst(map: Map<string, unknown>): void {
   map.delete(map.keys().next().value as string);
 }
 
-/** Takes a stream out altogether: it was deleted and nothing of it is held any more. */
+/** Deleted streams of which nothing is held any more: nobody will ask for them again. */
+export function forgettableStreams(state: EdgeState): Id[] {
+  return Array.from(state.streams.values())
+    .filter((stream) => stream.deleted && stream.firstOrdinal >= stream.nextOrdinal)
+    .map(({ id }) => id);
+}
+
+/** Takes a stream out altogether. */
 export function forgetStream(state: EdgeState, id: Id): void {
   state.streams.delete(id);
   state.producers.delete(id);

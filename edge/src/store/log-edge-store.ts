@@ -4,7 +4,7 @@ import { type Id, INCARNATION_BYTES, newId, WRITER_ID_BYTES } from "@tributary/c
 import type { Log } from "@tributary/common/ports/log";
 import type { Random } from "@tributary/common/random";
 import { EdgeSession } from "./edge-session.ts";
-import { forgetStream, snapshotEdgeState } from "./edge-state.ts";
+import { forgetStream, forgettableStreams, snapshotEdgeState } from "./edge-state.ts";
 import type {
   CommitBatch,
   CommitResult,
@@ -142,10 +142,9 @@ class LogEdgeStore implements EdgeStore {
   /** Durable before anything is acknowledged under the new incarnation (rule W1). */
   async #writeIncarnation(log: Log, recovered: Recovered, writer: Id, incarnation: Id): Promise<Recovered> {
     const { state, fold, positions } = recovered;
-    const forgotten = Array.from(state.streams.values())
-      .filter((stream) => stream.deleted && stream.firstOrdinal >= stream.nextOrdinal)
-      .map(({ id }) => id);
-    const isKept = ({ id }: { id: Id }) => !forgotten.includes(id);
+    const forgotten = forgettableStreams(state);
+    const isForgotten = new Set(forgotten);
+    const isKept = ({ id }: { id: Id }) => !isForgotten.has(id);
     const bytes = encodeIncarnation({
       seq: recovered.log.last + 1,
       checkpoint: recovered.checkpoint?.seq ?? 0,

@@ -38,6 +38,10 @@ export class NumberBook implements NumberLedger {
     }
   }
 
+  forget(id: Id): void {
+    this.#streams.delete(id);
+  }
+
   /** A new incarnation begins at 1. */
   clear(): void {
     this.#streams.clear();

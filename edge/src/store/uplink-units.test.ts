@@ -1,8 +1,10 @@
 import { decodeBlock } from "@tributary/common/format/block";
 import { LIMITS } from "@tributary/common/limits";
 import { describe, expect, it } from "vitest";
+import { decodeCheckpoint } from "./checkpoint-record.ts";
 import type { StateChange } from "./edge-store.ts";
-import { mapStream, seededRandom } from "./testing/gateway-model.ts";
+import { decodeEntry } from "./log-cursor.ts";
+import { createStream, mapStream, seededRandom } from "./testing/gateway-model.ts";
 import { Site } from "./testing/site.ts";
 
 /** Text that hardly compresses. */
@@ -139,6 +141,30 @@ describe("recovery", () => {
     expect(opened.report.recordsRead).toBeLessThan(20);
     expect(opened.state.streams[0]).toMatchObject({ nextOrdinal: 3_000, firstOrdinal: 0 });
     expect(await site.store.usage()).toMatchObject({ eventsHeld: 3_000, eventsUnsent: 3_000 });
+  });
+
+  it("does not carry deleted streams on once nothing of them is held", async () => {
+    const site = await openSite();
+    await commitTexts(site, [], site.mapping(0, false, 1));
+    for (let n = 0; n < 300; n++) {
+      const id = site.id(100 + n);
+      const mapped = n % 2 === 0;
+      if (mapped) site.core.register(id, 1, [0]);
+      const changes = [createStream(id, 1), ...(mapped ? [mapStream(id, { id, segments: 1, containers: [0] })] : [])];
+      await site.gateway.commit(site.store, [{ stream: id, key: "", text: `${n}` }], changes);
+      await commitTexts(site, [`event ${n}`], [{ type: "delete-stream", id }]);
+      await site.send(1_000_000, 10, true);
+    }
+    const checkpoints = [...site.disk.records].flatMap(([seq, data]) => {
+      const entry = decodeEntry({ seq, data });
+      return entry?.kind === "checkpoint" ? [decodeCheckpoint(entry.raw)] : [];
+    });
+    const { state, fold, numbers } = checkpoints.at(-1) as (typeof checkpoints)[number];
+    expect(state.streams.length).toBeLessThan(40);
+    expect(fold.chains.length + fold.cursors.length + numbers.length).toBeLessThan(120);
+    await commitTexts(site, ["last"]);
+    await site.drain();
+    expect(site.core.streams.get(site.id(0))?.events.at(-1)?.text).toBe("last");
   });
 
   it("keeps a few checkpoints' worth of the log once everything is freed", async () => {

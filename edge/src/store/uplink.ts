@@ -163,6 +163,12 @@ export class Uplink {
     this.rewind();
   }
 
+  /** Of a stream of which nothing is left to send. */
+  forget(localId: Id): void {
+    this.freed.forget(localId);
+    this.#sent.forget(localId);
+  }
+
   /** The core lacks freed numbers: a gap takes their place, before everything else. What is out must be void. */
   giveUp(at: ReachedTail): void {
     const lacking = this.freed.lacking(at);
