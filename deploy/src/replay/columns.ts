@@ -73,22 +73,24 @@ function ndjsonReader(options: ColumnOptions): ColumnReader {
   return {
     header() {},
     facts(line) {
-      let record: Record<string, unknown>;
+      let record: unknown;
       try {
         record = JSON.parse(line);
       } catch {
         return { key: options.key, timeMs: undefined };
       }
-      const member = (name: string | undefined) =>
-        name === undefined || typeof record !== "object" || record === null ? undefined : record[name];
-      const key = member(options.keyColumn);
-      const time = member(options.timeColumn);
-      return {
-        key: key === undefined || key === null ? options.key : String(key),
-        timeMs: time === undefined || time === null ? undefined : parseTime(String(time), options),
-      };
+      const key = plainText(record, options.keyColumn);
+      const time = plainText(record, options.timeColumn);
+      return { key: key ?? options.key, timeMs: time === undefined ? undefined : parseTime(time, options) };
     },
   };
+}
+
+/** The member as text; undefined for one that is missing, null, a list or an object. */
+function plainText(record: unknown, name: string | undefined): string | undefined {
+  if (name === undefined || typeof record !== "object" || record === null) return undefined;
+  const value: unknown = (record as Readonly<Record<string, unknown>>)[name];
+  return typeof value === "string" || typeof value === "number" || typeof value === "boolean" ? String(value) : undefined;
 }
 
 function positionOf(column: string | undefined): number | undefined {
