@@ -20,7 +20,8 @@ import { type Gateway, type GatewayStatus, openGateway } from "./gateway/gateway
 import { createMqttCounters, type MqttCounters } from "./mqtt/mqtt-counters.ts";
 import { createMqttListener } from "./mqtt/mqtt-listener.ts";
 import { createWorkerEdgeStore } from "./store/worker-edge-store.ts";
-import { startVitals, systemProbes } from "./vitals.ts";
+import { systemProbes } from "./system-probes.ts";
+import { startVitals } from "./vitals.ts";
 
 export interface GatewayServerParts {
   readonly config: Config;

@@ -3,13 +3,9 @@ import { toTributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import type { StreamName } from "@tributary/common/names";
 import type { StreamService } from "@tributary/common/stream-service";
-import systeminformation from "systeminformation";
 
 /** The built-in stream in which a gateway keeps what it measures of its own machine: one JSON object an interval, keyed by host name. */
 export const VITALS_STREAM: StreamName = { scope: "gateway", stream: "vitals" };
-
-/** Mounts and interfaces that one sample lists. */
-const LISTED_MAX = 16;
 
 /** One measurement. A part that cannot be measured here is left out. */
 export interface VitalsSample {
@@ -23,28 +19,6 @@ export interface VitalsSample {
 
 /** Measures each part by itself: one that fails, or has nothing to say on this machine, is undefined. */
 export type VitalsProbes = { readonly [Part in keyof VitalsSample]-?: () => Promise<VitalsSample[Part]> };
-
-export const systemProbes: VitalsProbes = {
-  cpu: async () => ({ loadPercent: round((await systeminformation.currentLoad()).currentLoad) }),
-  memory: async () => {
-    const { total, active, available } = await systeminformation.mem();
-    return { totalBytes: total, usedBytes: active, availableBytes: available };
-  },
-  disks: async () => {
-    const disks = await systeminformation.fsSize();
-    return disks.slice(0, LISTED_MAX).map(({ mount, size, used }) => ({ mount, totalBytes: size, usedBytes: used }));
-  },
-  network: async () => {
-    const interfaces = await systeminformation.networkStats();
-    return interfaces
-      .slice(0, LISTED_MAX)
-      .map(({ iface, rx_bytes, tx_bytes }) => ({ interface: iface, receivedBytes: rx_bytes, sentBytes: tx_bytes }));
-  },
-  temperatureCelsius: async () => {
-    const { main } = await systeminformation.cpuTemperature();
-    return typeof main === "number" ? round(main) : undefined;
-  },
-};
 
 export interface VitalsOptions {
   readonly streams: StreamService;
@@ -122,8 +96,4 @@ async function measure(probes: VitalsProbes): Promise<VitalsSample> {
     }),
   );
   return Object.fromEntries(parts.filter(([, value]) => value !== undefined));
-}
-
-function round(value: number): number {
-  return Math.round(value * 10) / 10;
 }
