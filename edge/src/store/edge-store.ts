@@ -92,7 +92,10 @@ export interface EdgeStream {
   readonly createdAtMs: number;
   readonly closed: boolean;
   readonly deleted: boolean;
-  /** Ordinal of the next event in the local order, over all incarnations. */
+  /**
+   * Ordinal of the next event in the local order, over all incarnations. Local ordinals are this gateway's alone: where damage took
+   * the last records of the log, those of their events are given out again. Numbers are not, for every start has its own.
+   */
   readonly nextOrdinal: number;
   /** Ordinal of the oldest event still held. */
   readonly firstOrdinal: number;
