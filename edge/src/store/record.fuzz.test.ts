@@ -55,3 +55,16 @@ it("a meta that claims to become larger than it may is refused before it is unpa
     expect(decodeEntry({ seq, data: mendAt(bytes, seq) })).toBeUndefined();
   }
 });
+
+it("a record that names a later checkpoint as the one before it is damage: recovery would go round in circles", () => {
+  const { raw, seq } = RECORDS[1] as (typeof RECORDS)[number];
+  for (const [checkpoint, damaged] of [
+    [seq - 1, false],
+    [seq, true],
+    [seq + 1, true],
+    [2 ** 50, true],
+  ] as const) {
+    const { bytes } = encodeRecord(raw.kind, seq, checkpoint, raw.meta(), []);
+    expect(decodeEntry({ seq, data: bytes }) === undefined).toBe(damaged);
+  }
+});

@@ -83,6 +83,9 @@ export function decodeRecord(bytes: Uint8Array, expectedSeq: number): RawRecord 
   }
   const seq = getU64(view, 8);
   if (seq !== expectedSeq) throw corrupt(expectedSeq, `it is record ${seq}`);
+  const checkpoint = getU64(view, 16);
+  // Recovery follows it backwards: forwards it would go round in circles.
+  if (checkpoint >= seq) throw corrupt(seq, `it names ${checkpoint} as the checkpoint before it`);
   const storedLength = view.getUint32(24, true);
   const rawLength = view.getUint32(28, true);
   const bodyAt = PREFIX_BYTES + storedLength;
@@ -90,7 +93,7 @@ export function decodeRecord(bytes: Uint8Array, expectedSeq: number): RawRecord 
   return {
     kind,
     seq,
-    checkpoint: getU64(view, 16),
+    checkpoint,
     body: bytes.subarray(bodyAt, crcAt),
     meta() {
       try {
