@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decodeCbor, encodeCbor } from "./cbor.ts";
+import { decodeCbor, encodeCbor, encodeCborMap } from "./cbor.ts";
 import { MalformedBytes } from "./varint.ts";
 
 const value = fc.letrec((tie) => ({
@@ -70,3 +70,11 @@ function plain(given: unknown): unknown {
   if (typeof given !== "object" || given === null) return given;
   return Object.fromEntries(Object.entries(given).map(([key, inner]) => [key, plain(inner)]));
 }
+
+it("a map is the same in steps as at once", () => {
+  const map = { a: 1, b: { x: [1, 2, 300], y: "text", deeper: { z: new Uint8Array(3) } }, c: [], d: new Uint8Array(20_000), e: "last" };
+  const steps = encodeCborMap(map);
+  let step = steps.next();
+  for (; !step.done; step = steps.next());
+  expect(Uint8Array.from(step.value)).toEqual(encodeCbor(map));
+});

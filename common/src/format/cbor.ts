@@ -1,4 +1,5 @@
 import { Decoder, Encoder } from "cbor-x";
+import { assert } from "../assert.ts";
 import { MalformedBytes } from "./varint.ts";
 
 // Plain CBOR (RFC 8949): no record extension, byte strings without a tag, maps as objects.
@@ -8,6 +9,26 @@ const decoder = new Decoder({ useRecords: false, mapsAsObjects: true });
 export function encodeCbor(value: unknown): Uint8Array {
   // cbor-x hands out views of a shared buffer: copy before anything else can be encoded.
   return Uint8Array.from(encoder.encode(value));
+}
+
+/** Takes a millisecond or so. */
+const STEP_BYTES = 16_384;
+
+/**
+ * A map as encodeCbor gives it. A step ends with each large value of it or of the maps right below it, so that the work can be
+ * spread over turns of the event loop.
+ */
+export function* encodeCborMap(map: Readonly<Record<string, unknown>>, depth = 1): Generator<void, Uint8Array> {
+  const entries = Object.entries(map);
+  assert(entries.length < 24, "a map of a format has few names");
+  const parts: Uint8Array[] = [Uint8Array.of(0xa0 | entries.length)];
+  for (const [name, value] of entries) {
+    const isMap = depth > 0 && typeof value === "object" && value?.constructor === Object;
+    const bytes = isMap ? yield* encodeCborMap(value as Record<string, unknown>, depth - 1) : encodeCbor(value);
+    parts.push(encodeCbor(name), bytes);
+    if (!isMap && bytes.length >= STEP_BYTES) yield;
+  }
+  return Buffer.concat(parts);
 }
 
 /** @throws MalformedBytes, or whatever cbor-x throws for malformed input; callers wrap it in their own code */

@@ -74,6 +74,11 @@ export class Unflushed {
     return extents[lastAtOrBelow(extents.length, chain, (i) => (extents[i] as Extent).chain)];
   }
 
+  /** Extents of each stream, in order of its chain: what a stream has now stays in its list until it is dropped, and more is added behind. */
+  get extents(): ReadonlyMap<Id, readonly Extent[]> {
+    return this.#extents;
+  }
+
   #index(operation: AppendBlock): void {
     for (const decision of operation.decisions) {
       const slice = operation.block.slices[decision.slice] as Slice;

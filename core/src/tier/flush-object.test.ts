@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { decodeBlock } from "@tributary/common/format/block";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -116,9 +117,15 @@ class Machine {
     for (const answer of built.answers) answer.deliver();
   }
 
-  flush(): FlushObject {
+  /** `between` happens after each step of the flush. */
+  flush(between: () => void = () => {}): FlushObject {
     const { state, position, unflushed, lastObject } = this.durable;
-    return buildFlushObject(OWNER, state, position, unflushed.frames, lastObject);
+    const steps = buildFlushObject(OWNER, state, position, unflushed, lastObject, 1);
+    for (;;) {
+      const step = steps.next();
+      if (step.done) return step.value;
+      between();
+    }
   }
 }
 
@@ -145,7 +152,7 @@ describe("objects of the tier", () => {
             for (const stream of footer.deleted) mirror.index.delete(footer.streams[stream] as Id);
             mirror.index.add(object.ref, applyFooter(mirror.state, footer));
             if (snapshot) {
-              const encoded = encodeObject(OBJECT_KIND.snapshot, [], snapshot).bytes;
+              const encoded = encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(snapshot)).bytes;
               const read = readSnapshot(decodeFooter("test", OBJECT_KIND.snapshot, encoded));
               expect(read).toMatchObject({ container: 4, position: durable.position });
               mirror = read;
@@ -160,6 +167,24 @@ describe("objects of the tier", () => {
           });
         },
       ),
+      { numRuns: 150 },
+    );
+  });
+
+  it("are the same whatever is appended, closed or deleted while they are laid out", () => {
+    const actions = fc.array(action, { minLength: 1, maxLength: 12 });
+    fc.assert(
+      fc.property(actions, actions, (before, meanwhile) => {
+        const [quiet, busy] = [new Machine(), new Machine()];
+        for (const entry of before) for (const machine of [quiet, busy]) machine.do(entry);
+        const left = meanwhile.values();
+        const object = busy.flush(() => {
+          const { value } = left.next();
+          if (value) busy.do(value);
+        });
+        expect(footerOf(object)).toEqual(footerOf(quiet.flush()));
+        expect(object.numbers.map(({ last }) => last)).toEqual(quiet.flush().numbers.map(({ last }) => last));
+      }),
       { numRuns: 150 },
     );
   });
@@ -202,7 +227,9 @@ describe("objects of the tier", () => {
     const { state, position, index } = machine.durable;
     const snapshot = readSnapshot(decodeFooter("golden", OBJECT_KIND.snapshot, golden("tier-snapshot-v1.bin")));
     const record = snapshotRecord(4, state, position, index, object);
-    expect(snapshot).toEqual(readSnapshot(decodeFooter("now", OBJECT_KIND.snapshot, encodeObject(OBJECT_KIND.snapshot, [], record).bytes)));
+    expect(snapshot).toEqual(
+      readSnapshot(decodeFooter("now", OBJECT_KIND.snapshot, encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(record)).bytes)),
+    );
   });
 
   it("are refused with any bit of the footer changed", () => {

@@ -1,17 +1,19 @@
-import type { Slice } from "@tributary/common/format/block";
+import type { Block, Slice } from "@tributary/common/format/block";
+import { encodeCborMap } from "@tributary/common/format/cbor";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { WalPosition } from "../container/counting.ts";
-import { type AppendBlock, eventsAdded, type ObjectRef } from "../container/operations.ts";
+import type { ObjectRef } from "../container/operations.ts";
 import {
   type ContainerState,
   findSegment,
+  hashOfLast,
   type StreamState,
   setProducer,
   setWriter,
   type WriterEntry,
   writerKey,
 } from "../container/state.ts";
-import type { UnflushedFrame } from "../container/unflushed.ts";
+import type { Extent, Unflushed, UnflushedFrame } from "../container/unflushed.ts";
 import { Numbering } from "./numbering.ts";
 import { GENERATION } from "./object-names.ts";
 import { type Columns, EXTENT_COLUMNS, emptyColumns, type Footer, footerRecord, NUMBER_COLUMNS } from "./tier-footer.ts";
@@ -32,23 +34,12 @@ export interface ChainSpan {
   readonly to: number;
 }
 
-interface Row {
-  readonly block: number;
-  readonly slice: number;
-  readonly skip: number;
-  readonly segment: SegmentId;
-  readonly ordinal: number;
-  readonly chain: number;
-  readonly count: number;
-}
-
-/** What the frames of a flush hold and changed; streams that are gone by their end left out. */
+/** What the frames of a flush hold and changed, appends to streams apart; streams that are gone by their end left out. */
 interface Changes {
   readonly body: Uint8Array[];
   /** Offset and length of each block. */
-  readonly blocks: number[];
-  readonly rows: Map<Id, Row[]>;
-  readonly writers: Map<WriterEntry, { readonly stream: StreamState; readonly segment: SegmentId; readonly key: string }>;
+  readonly offsets: number[];
+  readonly blocks: Map<Block, number>;
   readonly registered: Set<Id>;
   readonly closed: Set<Id>;
   readonly deleted: Set<Id>;
@@ -57,43 +48,42 @@ interface Changes {
   readonly producers: Map<Id, Set<string>>;
 }
 
+/** The part of a stream that is flushed: its first `count` extents. */
+interface StreamPart {
+  readonly stream: StreamState;
+  readonly extents: readonly Extent[];
+  readonly count: number;
+}
+
+/** Extents that are laid out in one turn of the event loop. */
+const STEP_EXTENTS = 4_096;
+
 /**
- * One combined object of the given frames (rule L1). `state` must be the fold through the last of them: what they changed is read
- * off it, so that the cost follows what is flushed and not what the container holds.
+ * One combined object of all that is not flushed (rule L1). `state` must be the fold through `position`, the last frame of it. What
+ * changes is read before the first step ends; the rest may be spread over turns of the event loop while appends go on.
  */
-export function buildFlushObject(
+export function* buildFlushObject(
   owner: { container: number; epoch: number; attempt: number },
   state: ContainerState,
   position: WalPosition,
-  frames: readonly UnflushedFrame[],
+  unflushed: Unflushed,
   previous: ObjectRef | undefined,
-): FlushObject {
-  const changes = collectChanges(state, frames);
+  stepExtents: number = STEP_EXTENTS,
+): Generator<void, FlushObject> {
+  const { frames } = unflushed;
+  const changes = collectChanges(frames);
+  const parts = [...unflushed.extents].map(([id, extents]): StreamPart => ({ stream: state.stream(id), extents, count: extents.length }));
   const streams = new Numbering();
-  const writers = new Numbering();
-  const { extents, spans } = layOutExtents(state, changes.rows, streams);
-  const columns = emptyColumns(NUMBER_COLUMNS);
-  const numbers: { entry: WriterEntry; last: number }[] = [];
-  for (const [entry, { stream, segment, key }] of changes.writers) {
-    columns.s.push(streams.of(stream.id));
-    columns.g.push(segment.generation);
-    columns.e.push(segment.epoch);
-    columns.n.push(segment.number);
-    columns.w.push(writers.of(key));
-    columns.l.push(entry.last);
-    columns.h.push(entry.hash + 1);
-    numbers.push({ entry, last: entry.last });
-  }
+  for (const { stream } of parts) streams.of(stream.id);
   const live = (ids: Iterable<Id>) => [...ids].flatMap((id) => state.streams.get(id) ?? []);
-  const footer: Omit<Footer, "streams" | "writers"> = {
+  const small = {
     ...owner,
     generation: GENERATION,
     from: frames[0]?.seq ?? position.seq,
     position,
     previous,
     events: state.events,
-    blocks: changes.blocks,
-    extents,
+    blocks: changes.offsets,
     registered: live(changes.registered).map((stream) => ({
       stream: streams.of(stream.id),
       segments: stream.segments.map((segment) => segment.id),
@@ -103,7 +93,6 @@ export function buildFlushObject(
     closed: live(changes.closed).map((stream) => streams.of(stream.id)),
     deleted: [...changes.deleted].map((id) => streams.of(id)),
     streamSeqs: live(changes.streamSeqs).map((stream) => ({ stream: streams.of(stream.id), streamSeq: stream.streamSeq })),
-    numbers: columns,
     producers: live(changes.producers.keys()).flatMap((stream) =>
       [...(changes.producers.get(stream.id) ?? [])].flatMap((id) => {
         const producer = stream.producers.get(id);
@@ -111,18 +100,38 @@ export function buildFlushObject(
       }),
     ),
   };
-  const record = footerRecord({ ...footer, streams: streams.names(), writers: writers.names() });
-  const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, record);
+  const { extents, writerNumbers } = yield* layOut(parts, changes.blocks, streams, stepExtents);
+  const writers = new Numbering();
+  const columns = emptyColumns(NUMBER_COLUMNS);
+  const numbers: { entry: WriterEntry; last: number }[] = [];
+  for (const [entry, { stream, segment, key, last, hash }] of writerNumbers) {
+    columns.s.push(streams.of(stream.id));
+    columns.g.push(segment.generation);
+    columns.e.push(segment.epoch);
+    columns.n.push(segment.number);
+    columns.w.push(writers.of(key));
+    columns.l.push(last);
+    columns.h.push(hash + 1);
+    numbers.push({ entry, last });
+    if (numbers.length % stepExtents === 0) yield;
+  }
+  const footer: Footer = { ...small, extents, numbers: columns, streams: streams.names(), writers: writers.names() };
+  const encoded = yield* encodeCborMap(footerRecord(footer));
+  const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, encoded);
   const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: bytes.length, footerBytes };
-  return { ref, bytes, spans, numbers };
+  return { ref, bytes, spans: new Map(parts.map((part) => [part.stream, spanOf(part)])), numbers };
 }
 
-function collectChanges(state: ContainerState, frames: readonly UnflushedFrame[]): Changes {
+function spanOf({ extents, count }: StreamPart): ChainSpan {
+  const last = extents[count - 1] as Extent;
+  return { from: (extents[0] as Extent).chain, to: last.chain + last.count };
+}
+
+function collectChanges(frames: readonly UnflushedFrame[]): Changes {
   const changes: Changes = {
     body: [],
-    blocks: [],
-    rows: new Map(),
-    writers: new Map(),
+    offsets: [],
+    blocks: new Map(),
     registered: new Set(),
     closed: new Set(),
     deleted: new Set(),
@@ -134,8 +143,8 @@ function collectChanges(state: ContainerState, frames: readonly UnflushedFrame[]
     for (const operation of frame.operations) {
       switch (operation.type) {
         case "append-block":
-          collectAppend(state, changes, operation);
-          changes.blocks.push(at, operation.block.bytes.length);
+          changes.blocks.set(operation.block, changes.body.length);
+          changes.offsets.push(at, operation.block.bytes.length);
           changes.body.push(operation.block.bytes);
           at += operation.block.bytes.length;
           break;
@@ -147,10 +156,9 @@ function collectChanges(state: ContainerState, frames: readonly UnflushedFrame[]
           break;
         case "delete-stream":
           // If the id is registered again, it is another stream.
-          for (const part of [changes.rows, changes.registered, changes.closed, changes.streamSeqs, changes.producers]) {
+          for (const part of [changes.registered, changes.closed, changes.streamSeqs, changes.producers]) {
             part.delete(operation.streamId);
           }
-          for (const [entry, { stream }] of changes.writers) if (stream.id === operation.streamId) changes.writers.delete(entry);
           changes.deleted.add(operation.streamId);
           break;
         case "set-stream-seq":
@@ -171,56 +179,64 @@ function collectChanges(state: ContainerState, frames: readonly UnflushedFrame[]
   return changes;
 }
 
-function collectAppend(state: ContainerState, changes: Changes, operation: AppendBlock): void {
-  const key = writerKey(operation.block);
-  for (const decision of operation.decisions) {
-    const slice = operation.block.slices[decision.slice] as Slice;
-    const { streamId, segment } = slice;
-    const stream = state.streams.get(streamId);
-    if (!stream) continue;
-    const { skip, ordinal, chain } = decision;
-    const row = {
-      block: changes.body.length,
-      slice: decision.slice,
-      skip,
-      segment,
-      ordinal,
-      chain,
-      count: eventsAdded(operation, decision),
-    };
-    const rows = changes.rows.get(streamId);
-    if (rows) rows.push(row);
-    else changes.rows.set(streamId, [row]);
-    const entry = operation.own ? undefined : findSegment(stream, segment)?.writers.get(key);
-    if (entry) changes.writers.set(entry, { stream, segment, key });
-  }
+interface WriterNumber {
+  readonly stream: StreamState;
+  readonly segment: SegmentId;
+  readonly key: string;
+  last: number;
+  hash: number;
 }
 
-function layOutExtents(
-  state: ContainerState,
-  rows: ReadonlyMap<Id, readonly Row[]>,
+/**
+ * Extents in columns, and the highest number of each writer in them. Numbers are read off the extents: the entries may have
+ * moved on since the flush began.
+ */
+function* layOut(
+  parts: readonly StreamPart[],
+  blocks: ReadonlyMap<Block, number>,
   streams: Numbering,
-): { extents: Columns<(typeof EXTENT_COLUMNS)[number]>; spans: Map<StreamState, ChainSpan> } {
-  const spans = new Map<StreamState, ChainSpan>();
+  stepExtents: number,
+): Generator<void, { extents: Columns<(typeof EXTENT_COLUMNS)[number]>; writerNumbers: Map<WriterEntry, WriterNumber> }> {
   const extents = emptyColumns(EXTENT_COLUMNS);
-  for (const [streamId, list] of rows) {
-    const stream = streams.of(streamId);
-    const last = list.at(-1) as Row;
-    spans.set(state.stream(streamId), { from: (list[0] as Row).chain, to: last.chain + last.count });
-    for (const row of list) {
-      extents.s.push(stream);
-      extents.b.push(row.block);
-      extents.i.push(row.slice);
-      extents.k.push(row.skip);
-      extents.g.push(row.segment.generation);
-      extents.e.push(row.segment.epoch);
-      extents.n.push(row.segment.number);
-      extents.o.push(row.ordinal);
-      extents.c.push(row.chain);
-      extents.m.push(row.count);
+  const writerNumbers = new Map<WriterEntry, WriterNumber>();
+  const keys = new Map<Block, string>();
+  for (const { stream, extents: list, count } of parts) {
+    const position = streams.of(stream.id);
+    for (let i = 0; i < count; i++) {
+      const { block, slice: at, skip, ordinal, chain, count: events } = list[i] as Extent;
+      const slice = block.slices[at] as Slice;
+      const { segment } = slice;
+      extents.s.push(position);
+      extents.b.push(blocks.get(block) as number);
+      extents.i.push(at);
+      extents.k.push(skip);
+      extents.g.push(segment.generation);
+      extents.e.push(segment.epoch);
+      extents.n.push(segment.number);
+      extents.o.push(ordinal);
+      extents.c.push(chain);
+      extents.m.push(events);
+      let key = keys.get(block);
+      if (key === undefined) {
+        key = writerKey(block);
+        keys.set(block, key);
+      }
+      // The container itself has none.
+      const entry = findSegment(stream, segment)?.writers.get(key);
+      if (entry) noteNumber(writerNumbers, entry, { stream, segment, key, last: slice.last, hash: hashOfLast(slice) });
+      if (extents.s.length % stepExtents === 0) yield;
     }
   }
-  return { extents, spans };
+  return { extents, writerNumbers };
+}
+
+function noteNumber(numbers: Map<WriterEntry, WriterNumber>, entry: WriterEntry, found: WriterNumber): void {
+  const known = numbers.get(entry);
+  if (!known) numbers.set(entry, found);
+  else if (found.last > known.last) {
+    known.last = found.last;
+    known.hash = found.hash;
+  }
 }
 
 /** What the footer of a later object adds to a state read from the tier: where each of its streams begins in it. All of it is tiered. */

@@ -1,5 +1,6 @@
 import { type Clock, sleep } from "@tributary/common/clock";
 import { hasCode, type TributaryError, toTributaryError } from "@tributary/common/errors";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
@@ -119,8 +120,8 @@ export class Flusher {
   }
 
   async #flush(): Promise<void> {
-    this.#prepared ??= this.#prepare();
-    this.#oldestMs = undefined;
+    this.#prepared ??= await this.#prepare();
+    if (this.#stop.signal.aborted) return;
     const { object, snapshot, checkpoint, events } = this.#prepared;
     const { container } = this.#host;
     const { objects, phases } = this.#ports;
@@ -153,19 +154,31 @@ export class Flusher {
     return false;
   }
 
-  /** Takes everything that is durable now. In one step, so that state, frames and position belong together. */
-  #prepare(): PreparedFlush {
+  /** Takes everything that is durable now: state, frames and position belong together, whatever is appended meanwhile. */
+  async #prepare(): Promise<PreparedFlush> {
+    this.#oldestMs = undefined;
     const { container, epoch } = this.#host;
     const attempt = this.#host.attempt();
     const durable = this.#host.durable();
     const { state, position, index, checkpoint } = durable;
-    const object = buildFlushObject({ container, epoch, attempt }, state, position, durable.unflushed.frames, durable.lastObject);
-    const events = state.events;
+    const { events } = state;
+    const steps = buildFlushObject({ container, epoch, attempt }, state, position, durable.unflushed, durable.lastObject);
+    let step = steps.next();
     if (checkpoint.objects.length < this.#policy.checkpointObjectsMax) {
-      const objects = [...checkpoint.objects, object.ref];
-      return { object, snapshot: undefined, checkpoint: { position, snapshot: checkpoint.snapshot, objects }, events };
+      for (; !step.done; step = steps.next()) await sleep(this.#ports.clock, 0, this.#stop.signal);
+      const object = step.value;
+      return {
+        object,
+        snapshot: undefined,
+        checkpoint: { position, snapshot: checkpoint.snapshot, objects: [...checkpoint.objects, object.ref] },
+        events,
+      };
     }
-    const { bytes, footerBytes } = encodeObject(OBJECT_KIND.snapshot, [], snapshotRecord(container, state, position, index, object));
+    // A snapshot is of all the state, which must not change until it is encoded.
+    while (!step.done) step = steps.next();
+    const object = step.value;
+    const record = encodeCbor(snapshotRecord(container, state, position, index, object));
+    const { bytes, footerBytes } = encodeObject(OBJECT_KIND.snapshot, [], record);
     const ref: ObjectRef = { epoch, attempt, through: position.seq, bytes: OBJECT_HEAD_BYTES + footerBytes, footerBytes };
     const name = objectName(container, "snapshot", ref);
     return { object, snapshot: { name, bytes }, checkpoint: { position, snapshot: ref, objects: [] }, events };

@@ -1,6 +1,6 @@
 import { crc32c } from "@tributary/common/checksum";
 import { TributaryError } from "@tributary/common/errors";
-import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { decodeCbor } from "@tributary/common/format/cbor";
 import { pack, unpack } from "@tributary/common/format/compression";
 
 /**
@@ -30,10 +30,10 @@ const FOOTER_RAW_BYTES_MAX = 1 << 30;
 export function encodeObject(
   kind: ObjectKindNumber,
   body: readonly Uint8Array[],
-  footer: unknown,
+  /** CBOR. */
+  footer: Uint8Array,
 ): { bytes: Uint8Array; footerBytes: number } {
-  const raw = encodeCbor(footer);
-  const packed = pack(raw);
+  const packed = pack(footer);
   const bodyBytes = body.reduce((sum, part) => sum + part.length, 0);
   const footerBytes = packed.bytes.length + TRAILER_BYTES;
   const bytes = new Uint8Array(OBJECT_HEAD_BYTES + bodyBytes + footerBytes);
@@ -50,7 +50,7 @@ export function encodeObject(
   bytes.set(packed.bytes, at);
   at += packed.bytes.length;
   view.setUint32(at, packed.bytes.length, true);
-  view.setUint32(at + 4, raw.length, true);
+  view.setUint32(at + 4, footer.length, true);
   bytes[at + 8] = VERSION;
   bytes[at + 9] = kind;
   bytes[at + 10] = packed.codec;

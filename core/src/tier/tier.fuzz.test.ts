@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { crc32c } from "@tributary/common/checksum";
 import { hasCode } from "@tributary/common/errors";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import { fuzzBytes, fuzzValues, orCode } from "@tributary/common/testing/fuzz";
 import { it } from "vitest";
 import { WAL_START } from "../container/counting.ts";
@@ -81,7 +82,7 @@ it("objects with a mutated footer are read or refused", async () => {
     beside,
     seeds: [footerRecord],
     run: async (value) => {
-      const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, [body], value);
+      const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, [body], encodeCbor(value));
       await load("blocks", bytes, footerBytes);
     },
   });
@@ -93,7 +94,7 @@ it("mutated snapshots are read or refused", async () => {
     beside,
     seeds: [decodeFooter("golden", OBJECT_KIND.snapshot, snapshot)],
     run: async (value) => {
-      const { bytes, footerBytes } = encodeObject(OBJECT_KIND.snapshot, [], value);
+      const { bytes, footerBytes } = encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(value));
       await load("snapshot", bytes, footerBytes);
     },
   });
