@@ -105,9 +105,17 @@ export class SqliteLogFile {
     }
   }
 
-  /** Bytes on the disk, all files counted. */
+  /**
+   * Bytes on the disk, all files counted, what they are bound to grow by included: a checkpoint brings the database to the size
+   * that its pages already have in the WAL, and the reserve comes once the log is large. Whoever keeps below a cap must not
+   * learn of either when it has happened.
+   */
   bytes(): number {
-    return ["", "-wal", "-reserve"].reduce((sum, suffix) => sum + (statSync(this.path + suffix, { throwIfNoEntry: false })?.size ?? 0), 0);
+    const [database, wal, reserve] = ["", "-wal", "-reserve"].map(
+      (suffix) => statSync(this.path + suffix, { throwIfNoEntry: false })?.size ?? 0,
+    ) as [number, number, number];
+    const pageBytes = this.#pages() * PAGE_BYTES;
+    return Math.max(database, pageBytes) + wal + Math.max(reserve, Math.min(RESERVE_BYTES, Math.floor(pageBytes / 2)));
   }
 
   /** Bytes of `bytes` that the next appends fill before the files grow. */

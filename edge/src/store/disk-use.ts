@@ -1,5 +1,8 @@
 import type { Log } from "@tributary/common/ports/log";
 
+/** A byte appended is a byte in SQLite's own log and one in the database, and adds to the reserve: twice and a half, until it is looked at. */
+const DISK_BYTES_PER_BYTE = 2.5;
+
 /** What the log takes on its disk: asked for now and then, reckoned in between, because asking for every commit would cost more. */
 export class DiskUse {
   readonly #log: Log;
@@ -18,7 +21,7 @@ export class DiskUse {
   }
 
   wrote(bytes: number): void {
-    this.#sinceCheck += bytes;
+    this.#sinceCheck += Math.ceil(bytes * DISK_BYTES_PER_BYTE);
     if (this.#sinceCheck < this.#checkBytes || this.#checking) return;
     this.#checking = true;
     this.refresh()
