@@ -102,7 +102,10 @@ async function runMany(from: number, to: number, threads: number, shrinks: boole
   return failed.length > 0 ? 1 : 0;
 }
 
-/** A mutant counts as caught when a read or a recorded fact shows it: that the program notices something itself is not enough. */
+/**
+ * A mutant counts as caught when a read or a recorded fact shows it: that the program notices something itself, or comes to no rest, is
+ * not enough.
+ */
 async function runMutants(only: string, threads: number): Promise<number> {
   let missed = 0;
   const waiting = MUTANTS.filter(({ name }) => name.includes(only));

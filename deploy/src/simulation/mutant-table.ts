@@ -199,7 +199,7 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "epoch taken without winning it",
     "core/src/service/cluster-record.ts",
-    "    const epoch = before.epoch + 1;",
+    "    const epoch = Math.max(before.epoch, above) + 1;",
     "    const epoch = Math.max(1, before.epoch);",
   ),
   one(

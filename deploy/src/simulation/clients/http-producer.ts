@@ -19,13 +19,14 @@ export function startHttpProducer(world: SimWorld, name: string, service: Servic
       const givesUpAfter = world.dice.float(`patience of ${name}`) < 0.02 ? 1 : Number.POSITIVE_INFINITY;
       for (let attempt = 1; ; attempt++) {
         for (const submission of submissions) submission.attempts++;
+        const request = { events: pack, contentType: undefined, producer: { id: name, epoch, seq } };
         try {
           if (!started.get(stream.stream)) {
             await world.request(client, service, TIMEOUT_MS, (streams) => streams.create(stream, { segments: stream.segments }));
             started.set(stream.stream, true);
           }
           const result = await world.request(client, service, TIMEOUT_MS, async (streams) => {
-            const answer = await streams.append(stream, { events: pack, contentType: undefined, producer: { id: name, epoch, seq } });
+            const answer = await streams.append(stream, request);
             world.ledger.acknowledge(submissions, at.lastSeq());
             return answer;
           });
