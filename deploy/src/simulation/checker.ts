@@ -30,6 +30,8 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
     // A backup brings back packet ids that were released since: what comes under one of them is taken for known. Not claimed yet.
     if (submission.knownBefore && loss.reason === "restored from a backup") missing = true;
     if (submission.firstMs > loss.atMs) continue;
+    // Sent again after it, since the answer got lost: the server cannot know it any more.
+    if (submission.lastMs >= loss.atMs) doubled = true;
     // Under way as it happened: nobody can tell what became of it.
     if (submission.ackMs === undefined || submission.ackMs >= loss.atMs) missing = doubled = true;
     else if ((submission.ackSeq ?? 0) >= loss.fromSeq && submission.fromSeq < loss.throughSeq) missing = true;

@@ -74,7 +74,6 @@ export class GatewayNode {
       clock: process.clock,
       checkpointBytesMin: world.shape.edgeCheckpointBytes,
       reserve: {
-        held: () => this.#reserved,
         release: () => {
           if (!this.#reserved) return false;
           this.#reserved = false;

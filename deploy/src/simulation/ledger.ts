@@ -20,6 +20,8 @@ export interface Submission {
   /** Last record of the writer's log as it was sent first. */
   readonly fromSeq: number;
   attempts: number;
+  /** When it was sent last. */
+  lastMs: number;
   /** When the server said that it is durable, and the last record of its log then. */
   ackMs: number | undefined;
   ackSeq: number | undefined;
@@ -85,6 +87,7 @@ export class Ledger {
       id: this.submissions.length,
       firstMs: this.#nowMs(),
       attempts: 0,
+      lastMs: this.#nowMs(),
       ackMs: undefined,
       ackSeq: undefined,
       knownBefore: false,
@@ -92,6 +95,14 @@ export class Ledger {
     };
     this.submissions.push(submission);
     return submission;
+  }
+
+  /** To be called each time that they are sent. */
+  sent(submissions: readonly Submission[]): void {
+    for (const submission of submissions) {
+      submission.attempts++;
+      submission.lastMs = this.#nowMs();
+    }
   }
 
   acknowledge(submissions: readonly Submission[], seq: number, knownBefore = false): void {

@@ -107,17 +107,26 @@ export const MUTANTS: readonly Mutant[] = [
     "      if (gap.localId === undefined) builder.addPending(gap);",
   ),
   one(
-    "ignore a CRC (record of the edge log)",
-    "edge/src/store/record.ts",
-    'if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt(expectedSeq, "checksum does not match");',
+    "ignore a CRC (blocks)",
+    "common/src/format/block.ts",
+    '  if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt("checksum does not match");',
     "",
   ),
-  one(
-    "ignore a CRC (WAL frame)",
-    "core/src/container/wal-frame.ts",
-    'if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt("checksum does not match");',
-    "",
-  ),
+  {
+    name: "ignore a CRC (edge log and its blocks)",
+    edits: [
+      {
+        file: "edge/src/store/record.ts",
+        find: 'if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt(expectedSeq, "checksum does not match");',
+        replace: "",
+      },
+      {
+        file: "common/src/format/block.ts",
+        find: '  if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt("checksum does not match");',
+        replace: "",
+      },
+    ],
+  },
   one(
     "timed-out put treated as failed",
     "core/src/tier/verified-put.ts",

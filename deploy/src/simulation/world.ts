@@ -147,6 +147,7 @@ export class World implements SimWorld {
     for (let i = 0; i < this.shape.coreProducers; i++) {
       this.#meet(`core-p${i}`, (name) => startHttpProducer(this, name, core, { writer: () => "core", lastSeq: () => 0, streams: shared }));
     }
+    this.#meet("core-h0", (name) => startPlainCaller(this, name, core, { writer: () => "core", lastSeq: () => 0, streams: shared }));
     const streams = new Map(this.shape.gateways.flatMap((node) => node.streams).map((stream) => [stream.stream, stream]));
     for (const stream of streams.values()) {
       for (let i = 0; i < this.shape.readersPerStream; i++) {

@@ -18,7 +18,7 @@ export function startHttpProducer(world: SimWorld, name: string, service: Servic
       seq = seqs.get(stream.stream) ?? 0;
       const givesUpAfter = world.dice.float(`patience of ${name}`) < 0.02 ? 1 : Number.POSITIVE_INFINITY;
       for (let attempt = 1; ; attempt++) {
-        for (const submission of submissions) submission.attempts++;
+        world.ledger.sent(submissions);
         const request = { events: pack, contentType: undefined, producer: { id: name, epoch, seq } };
         try {
           if (!started.get(stream.stream)) {
@@ -71,7 +71,7 @@ export function startPlainCaller(world: SimWorld, name: string, service: Service
   startClient(world, name, async (client) => {
     while (await nextOperation(world, client)) {
       const { stream, submissions, pack } = compose(world, name, at, "exactly-once", 4);
-      for (const submission of submissions) submission.attempts++;
+      world.ledger.sent(submissions);
       try {
         await world.request(client, service, TIMEOUT_MS, async (streams) => {
           await streams.append(stream, { events: pack, contentType: undefined });

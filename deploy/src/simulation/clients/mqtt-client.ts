@@ -84,7 +84,7 @@ class Session {
   /** Sends the next packet of the exchange; true once it is answered. */
   async advance(publish: Publish): Promise<boolean> {
     const releases = publish.stage === "release";
-    if (!releases) publish.submission.attempts++;
+    if (!releases) this.#world.ledger.sent([publish.submission]);
     try {
       await this.#world.request(
         this.#client,
