@@ -194,6 +194,8 @@ function readCommit(raw: RawRecord, meta: ReturnType<typeof readMeta>, bytes: nu
     for (const slice of block.slices) {
       events += slice.count;
       const known = byBlockId.get(slice.streamId);
+      if (slice.segment.number >= (known?.segments ?? segments.get(byBlockId.size) ?? 1))
+        throw corrupt(raw.seq, "a slice lies in no segment");
       if (known) {
         known.first = Math.min(known.first, slice.first);
         known.last = Math.max(known.last, slice.last);
@@ -211,6 +213,10 @@ function readCommit(raw: RawRecord, meta: ReturnType<typeof readMeta>, bytes: nu
         shift,
       });
     }
+  }
+  for (const { first, last, shift } of byBlockId.values()) {
+    natural(first + shift, "ordinal");
+    natural(last + shift, "ordinal");
   }
   return {
     kind: "commit",

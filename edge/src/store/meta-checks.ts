@@ -10,8 +10,11 @@ export function malformed(what: string): MalformedBytes {
   return new MalformedBytes(`malformed ${what}`);
 }
 
+/** No count comes near it, and one can be counted on from it without leaving the numbers that are exact. */
+const COUNT_MAX = 2 ** 52;
+
 export function natural(value: unknown, what: string): number {
-  if (!Number.isSafeInteger(value) || (value as number) < 0) throw malformed(what);
+  if (!Number.isSafeInteger(value) || (value as number) < 0 || (value as number) > COUNT_MAX) throw malformed(what);
   return value as number;
 }
 

@@ -56,16 +56,19 @@ export function readGaps(value: unknown): GapSnapshot {
 }
 
 function readPendingGap(gap: Fields): PendingGap {
+  const segments = gap["segments"] === 0 ? 0 : readSegments(gap["segments"]);
   return {
     localId: streamIdOfHex(gap["localId"]),
     lane: laneNamed(gap["lane"]),
     incarnation: incarnationOfHex(gap["incarnation"]),
     reason: readReason(gap["reason"]),
-    segments: gap["segments"] === 0 ? 0 : readSegments(gap["segments"]),
+    segments,
     ...readRange(gap),
     parts: list(gap["parts"], "parts of a gap", (entry): GapPart => {
       const part = fields(entry, "part of a gap");
-      return { segment: natural(part["segment"], "segment"), ...readRange(part) };
+      const segment = natural(part["segment"], "segment");
+      if (segment >= segments) throw malformed("part of a gap");
+      return { segment, ...readRange(part) };
     }),
     timeMinMs: integer(gap["timeMinMs"], "time"),
     timeMaxMs: integer(gap["timeMaxMs"], "time"),
