@@ -44,7 +44,9 @@ test("a core does not start on a NATS server that is unsafe or not to be seen", 
   }
 });
 
-test("without NATS a core says so, and a gateway serves; copies of the gateway are told apart once NATS and core are there", async () => {
+test("without NATS a core says so, and a gateway serves; copies of the gateway are told apart once NATS and core are there", {
+  timeout: 180_000,
+}, async () => {
   const [port] = (await freePorts(1)) as [number];
   const url = `nats://127.0.0.1:${port}`;
   const refused = await refusedCore(url);

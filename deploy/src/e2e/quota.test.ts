@@ -29,7 +29,7 @@ const body = (n: number): Uint8Array<ArrayBuffer> => {
 const facts = (server: Server) => statusOf<GatewayFacts>(server.gatewayHttp);
 
 /** Fills two gateways, one for each policy, while their core is away; then the core comes. */
-test("a full quota is refused or drops the oldest with a record; freeing makes room again", async () => {
+test("a full quota is refused or drops the oldest with a record; freeing makes room again", { timeout: 180_000 }, async () => {
   const [port] = (await freePorts(1)) as [number];
   const start = async (policy: string) => {
     const server = await startServer("edge", [
