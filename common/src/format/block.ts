@@ -336,6 +336,7 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
     bytesToHex(index.s.subarray(i * STREAM_ID_BYTES, (i + 1) * STREAM_ID_BYTES)),
   );
   const x = index.x;
+  if (!Array.isArray(x.k) || !Array.isArray(index.c)) throw new MalformedBytes("a list of the index is none");
   const sliceCount = x.k.length;
   if (sliceCount === 0 || sliceCount > LIMITS.blockSlicesMax) throw new MalformedBytes("impossible number of slices");
   const parents = new Map<number, { incarnation: Id; last: number }>();
