@@ -117,10 +117,7 @@ export class CoreNode {
   /** True once every container is served and has brought everything into the lake. */
   get settled(): boolean {
     const status = this.core?.status();
-    return (
-      status !== undefined &&
-      status.containers.every((hosted) => hosted.state === "serving") &&
-      status.eventsDurable === status.eventsTiered
-    );
+    if (!status) return false;
+    return status.containers.every((hosted) => hosted.state === "serving") && status.eventsDurable === status.eventsTiered;
   }
 }

@@ -176,12 +176,6 @@ export const MUTANTS: readonly Mutant[] = [
     "",
   ),
   one(
-    "frame acknowledged although one before it is missing",
-    "core/src/container/commit-pipeline.ts",
-    "        frame.landed = true;\n        this.#settle();",
-    "        frame.landed = true;\n        for (const answer of frame.answers.splice(0)) answer.deliver();\n        this.#settle();",
-  ),
-  one(
     "producers forgotten by a recovery (gateway)",
     "edge/src/store/edge-state.ts",
     "    producers.set(producerId, { epoch, seq });\n    state.producers.set(streamId, producers);",
@@ -204,12 +198,6 @@ export const MUTANTS: readonly Mutant[] = [
     "edge/src/gateway/group-commit.ts",
     "    batch.answer(this.#trouble, this.#touched);",
     "    batch.answer(undefined, this.#touched);",
-  ),
-  one(
-    "epoch taken without winning it",
-    "core/src/service/cluster-record.ts",
-    "    const epoch = Math.max(before.epoch, above) + 1;",
-    "    const epoch = Math.max(1, before.epoch);",
   ),
   one(
     "acknowledged but lost at a rewind",

@@ -43,7 +43,7 @@ function pauseFor(world: World, process: SimProcess | undefined, forMs: number):
 }
 
 function cut(world: World, who: string, bus: SimBus | undefined, site: string): void {
-  if (!bus || bus.cut !== "none") return;
+  if (bus?.cut !== "none") return;
   const how = world.dice.pick(`${site} how`, ["both", "both", "in", "out"] as const);
   const forMs = ms(world, site, 300, 7_000);
   world.trace(who, `is cut off (${how}) for ${(forMs / 1000).toFixed(2)} s`);
