@@ -6,7 +6,8 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { freePorts } from "@tributary/common/testing/free-ports";
 import { startNatsServer } from "@tributary/common/testing/nats-server";
-import { ServerProcess } from "@tributary/deploy/scenarios/server-process";
+import type { ServerProcess } from "@tributary/deploy/scenarios/server-process";
+import { coreProcess, edgeProcess, NATS_MAX_PAYLOAD } from "@tributary/deploy/scenarios/servers";
 import type { LoadResult } from "./load/load-result.ts";
 import { fsyncRate, readMetrics, residentMiB, writtenBytes } from "./probes.ts";
 import { sendRecordings } from "./recordings.ts";
@@ -68,27 +69,12 @@ async function withoutCore(folder: string, seconds: number): Promise<void> {
 async function withCore(folder: string, seconds: number): Promise<void> {
   console.log("\ngateway, core and nats-server on the same cores, everything replicated as it comes:");
   mkdirSync(folder, { recursive: true });
-  const nats = await startNatsServer({ maxPayload: 8_388_608, storeDir: join(folder, "nats") });
+  const nats = await startNatsServer({ maxPayload: NATS_MAX_PAYLOAD, storeDir: join(folder, "nats") });
   const [corePort] = (await freePorts(1)) as [number];
-  const core = new ServerProcess({
-    name: "core",
-    args: [
-      "core",
-      "--data",
-      join(folder, "core"),
-      "--nats",
-      nats.url,
-      "--http-port",
-      `${corePort}`,
-      "--set",
-      `nats.monitorUrl=${nats.monitoringUrl}`,
-    ],
-    readyUrl: `http://127.0.0.1:${corePort}/ready`,
-    logPath: join(folder, "core.log"),
-  });
+  const core = coreProcess(folder, corePort, nats, QUIET);
   try {
     await core.start();
-    const gateway = await startGateway(join(folder, "edge"), ["--nats", nats.url]);
+    const gateway = await startGateway(folder, ["--nats", nats.url]);
     try {
       console.log(TABLE_HEAD);
       for (const each of CASES.filter((c) => /1000 connections, 10 in|batches|20000/.test(c.name) && !c.name.includes("QoS 2"))) {
@@ -109,6 +95,9 @@ async function withCore(folder: string, seconds: number): Promise<void> {
   }
 }
 
+/** Lines of phases would be measured too. */
+const QUIET = { env: { TRIBUTARY_PHASES: "0" } };
+
 interface Gateway {
   readonly process: ServerProcess;
   readonly httpPort: number;
@@ -118,24 +107,7 @@ interface Gateway {
 async function startGateway(folder: string, flags: readonly string[]): Promise<Gateway> {
   mkdirSync(folder, { recursive: true });
   const [httpPort, mqttPort] = (await freePorts(2)) as [number, number];
-  const server = new ServerProcess({
-    name: "gateway",
-    args: [
-      "edge",
-      "--data",
-      folder,
-      "--http-port",
-      `${httpPort}`,
-      "--mqtt-port",
-      `${mqttPort}`,
-      "--set",
-      "edge.vitalsIntervalMs=0",
-      ...flags,
-    ],
-    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
-    logPath: join(folder, "gateway.log"),
-    env: { TRIBUTARY_PHASES: "0" },
-  });
+  const server = edgeProcess(folder, { httpPort, mqttPort }, { flags, ...QUIET });
   await server.start();
   return { process: server, httpPort, mqttPort };
 }

@@ -7,7 +7,7 @@ import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { startLoad } from "./load.ts";
 import { type Scenario, until } from "./scenario.ts";
-import { ServerProcess } from "./server-process.ts";
+import { coreProcess, edgeProcess, NATS_MAX_PAYLOAD } from "./servers.ts";
 
 const STREAMS = ["away/a", "away/b", "away/c"];
 
@@ -18,42 +18,9 @@ export const coreAway: Scenario = {
     const folder = context.folder;
     mkdirSync(folder, { recursive: true });
     const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
-    const nats = await startNatsServer({ maxPayload: 8_388_608, storeDir: join(folder, "nats") });
-    const core = new ServerProcess({
-      name: "core",
-      args: [
-        "core",
-        "--data",
-        join(folder, "core"),
-        "--nats",
-        nats.url,
-        "--http-port",
-        `${corePort}`,
-        "--set",
-        `nats.monitorUrl=${nats.monitoringUrl}`,
-      ],
-      readyUrl: `http://127.0.0.1:${corePort}/ready`,
-      logPath: join(folder, "core.log"),
-    });
-    const edge = new ServerProcess({
-      name: "edge",
-      args: [
-        "edge",
-        "--data",
-        join(folder, "edge"),
-        "--nats",
-        nats.url,
-        "--http-port",
-        `${httpPort}`,
-        "--mqtt-port",
-        `${mqttPort}`,
-        "--set",
-        "edge.vitalsIntervalMs=0",
-      ],
-      readyUrl: `http://127.0.0.1:${httpPort}/ready`,
-      logPath: join(folder, "edge.log"),
-      runtime: context.runtime,
-    });
+    const nats = await startNatsServer({ maxPayload: NATS_MAX_PAYLOAD, storeDir: join(folder, "nats") });
+    const core = coreProcess(folder, corePort, nats);
+    const edge = edgeProcess(folder, { httpPort, mqttPort }, { runtime: context.runtime, flags: ["--nats", nats.url] });
     const gatewayUrl = `http://127.0.0.1:${httpPort}`;
     const coreUrl = `http://127.0.0.1:${corePort}`;
     const ledger = new Ledger();

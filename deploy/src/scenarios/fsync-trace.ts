@@ -6,7 +6,7 @@ import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { startLoad } from "./load.ts";
 import type { Scenario, ScenarioContext, ScenarioResult } from "./scenario.ts";
-import { ServerProcess } from "./server-process.ts";
+import { applianceProcess } from "./servers.ts";
 
 const STREAMS = ["trace/a"];
 
@@ -36,30 +36,28 @@ async function trace(context: ScenarioContext, sync: "full" | "off"): Promise<Sc
   const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
   const tracePath = join(folder, "strace");
   // -D: the process that is started is the server itself, and gets the signals; strace looks on from beside it.
-  const server = new ServerProcess({
-    name: "appliance",
-    args: [
-      ...["up", "--data", join(folder, "data"), "--http-port", `${httpPort}`, "--mqtt-port", `${mqttPort}`, "--core-port", `${corePort}`],
-      ...["--set", "edge.vitalsIntervalMs=0", "--set", `edge.sync=${sync}`],
-    ],
-    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
-    logPath: join(folder, "appliance.log"),
-    runtime: [
-      "strace",
-      "-D",
-      "-f",
-      "-yy",
-      "-ttt",
-      "-xx",
-      "-s",
-      "262144",
-      "-e",
-      "trace=read,readv,recvfrom,recvmsg,write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync",
-      "-o",
-      tracePath,
-      ...context.runtime,
-    ],
-  });
+  const server = applianceProcess(
+    folder,
+    { httpPort, mqttPort, corePort },
+    {
+      flags: ["--set", `edge.sync=${sync}`],
+      runtime: [
+        "strace",
+        "-D",
+        "-f",
+        "-yy",
+        "-ttt",
+        "-xx",
+        "-s",
+        "262144",
+        "-e",
+        "trace=read,readv,recvfrom,recvmsg,write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync",
+        "-o",
+        tracePath,
+        ...context.runtime,
+      ],
+    },
+  );
   await server.start();
   const ledger = new Ledger();
   try {

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { freePorts } from "@tributary/common/testing/free-ports";
 import { type NatsServer, startNatsServer } from "@tributary/common/testing/nats-server";
-import { ServerProcess } from "./server-process.ts";
+import { applianceProcess, coreProcess, edgeProcess, NATS_MAX_PAYLOAD } from "./servers.ts";
 import type { Victim } from "./victim.ts";
 
 /** Servers of a scenario, and where clients find them. */
@@ -27,26 +27,7 @@ interface TopologyOptions {
 /** Gateway and core in one process with the embedded engines. */
 export async function embeddedTopology({ folder, runtime }: TopologyOptions): Promise<Topology> {
   const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
-  const server = new ServerProcess({
-    name: "appliance",
-    args: [
-      "up",
-      "--data",
-      join(folder, "data"),
-      "--http-port",
-      `${httpPort}`,
-      "--mqtt-port",
-      `${mqttPort}`,
-      "--core-port",
-      `${corePort}`,
-      "--set",
-      "edge.vitalsIntervalMs=0",
-      ...FLUSH_OFTEN,
-    ],
-    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
-    logPath: join(folder, "appliance.log"),
-    runtime,
-  });
+  const server = applianceProcess(folder, { httpPort, mqttPort, corePort }, { runtime, flags: FLUSH_OFTEN });
   await server.start();
   return {
     gatewayUrl: `http://127.0.0.1:${httpPort}`,
@@ -61,46 +42,9 @@ export async function embeddedTopology({ folder, runtime }: TopologyOptions): Pr
 /** Gateway, core and nats-server as processes of their own. */
 export async function natsTopology({ folder, runtime }: TopologyOptions): Promise<Topology> {
   const [httpPort, mqttPort, corePort] = (await freePorts(3)) as [number, number, number];
-  const nats = await startNatsServer({ maxPayload: 8_388_608, storeDir: join(folder, "nats") });
-  const core = new ServerProcess({
-    name: "core",
-    phases: ["flush", "checkpoint", "truncate"],
-    args: [
-      "core",
-      "--data",
-      join(folder, "core"),
-      "--nats",
-      nats.url,
-      "--http-port",
-      `${corePort}`,
-      "--set",
-      `nats.monitorUrl=${nats.monitoringUrl}`,
-      ...FLUSH_OFTEN,
-    ],
-    readyUrl: `http://127.0.0.1:${corePort}/ready`,
-    logPath: join(folder, "core.log"),
-  });
-  const edge = new ServerProcess({
-    name: "edge",
-    phases: ["commit", "uplink"],
-    args: [
-      "edge",
-      "--data",
-      join(folder, "edge"),
-      "--nats",
-      nats.url,
-      "--http-port",
-      `${httpPort}`,
-      "--mqtt-port",
-      `${mqttPort}`,
-      "--set",
-      "edge.vitalsIntervalMs=0",
-      ...FLUSH_OFTEN,
-    ],
-    readyUrl: `http://127.0.0.1:${httpPort}/ready`,
-    logPath: join(folder, "edge.log"),
-    runtime,
-  });
+  const nats = await startNatsServer({ maxPayload: NATS_MAX_PAYLOAD, storeDir: join(folder, "nats") });
+  const core = coreProcess(folder, corePort, nats, { flags: FLUSH_OFTEN });
+  const edge = edgeProcess(folder, { httpPort, mqttPort }, { runtime, flags: ["--nats", nats.url] });
   await core.start();
   await edge.start();
   return {
