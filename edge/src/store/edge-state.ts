@@ -122,6 +122,16 @@ function forgetClient(state: EdgeState, clientId: string): void {
   state.packetIds.delete(clientId);
 }
 
+/**
+ * A record was lost to damage. It may have released any of the ids held so far, and then the client's next event under it would be
+ * taken for a repetition and vanish. Ids that come behind the damage are known as ever; what is sent again under one from before it
+ * may be there twice.
+ */
+export function forgetPacketIds(state: EdgeState): void {
+  state.packetIds.clear();
+  state.packetIdCount = 0;
+}
+
 function forgetFirst(map: Map<string, unknown>): void {
   map.delete(map.keys().next().value as string);
 }

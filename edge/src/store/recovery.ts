@@ -4,7 +4,15 @@ import type { Id } from "@tributary/common/names";
 import type { Log, LogState } from "@tributary/common/ports/log";
 import { type Checkpoint, decodeCheckpoint } from "./checkpoint-record.ts";
 import type { CommitRecord } from "./commit-record.ts";
-import { applyChange, type EdgeState, emptyEdgeState, forgetStream, recoveredStreamName, restoreEdgeState } from "./edge-state.ts";
+import {
+  applyChange,
+  type EdgeState,
+  emptyEdgeState,
+  forgetPacketIds,
+  forgetStream,
+  recoveredStreamName,
+  restoreEdgeState,
+} from "./edge-state.ts";
 import { GapLedger } from "./gap-ledger.ts";
 import type { IncarnationRecord } from "./incarnation-record.ts";
 import { LocalPositions } from "./local-positions.ts";
@@ -55,6 +63,7 @@ export async function recover(log: Log, onDamage: DamageListener): Promise<Recov
   for (let entry = await cursor.peek(logState.last); entry; entry = await cursor.peek(logState.last)) {
     if (entry.kind === "commit") replay.commit(entry);
     else if (entry.kind === "incarnation") replay.incarnate(entry);
+    else if (entry.kind === "damaged") replay.damaged();
     replay.count(entry.bytes);
     cursor.advance();
   }
@@ -138,6 +147,11 @@ class Replay {
       this.#positions.forget(id);
     }
     this.#begin(record.incarnation);
+  }
+
+  /** What a lost record changed is not known. Where what was before it can do harm, it goes, too. */
+  damaged(): void {
+    forgetPacketIds(this.#state);
   }
 
   count(bytes: number): void {
