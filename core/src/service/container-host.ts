@@ -9,6 +9,14 @@ import type { MetaAccess } from "./meta-change.ts";
 /** Makes a container that is not open yet. A container is opened once; after a failure it is closed and another one is made. */
 export type ContainerFactory = (id: number, epoch: number) => Container | Promise<Container>;
 
+/** A container that begins to be served here. */
+export interface OpenedContainer {
+  readonly container: number;
+  readonly epoch: number;
+  /** Aborts when this instance ends. */
+  readonly ended: AbortSignal;
+}
+
 export interface HostedStatus {
   readonly container: number;
   readonly state: "opening" | "serving" | "failed" | "closed";
@@ -51,7 +59,7 @@ export class ContainerHost {
   readonly #slots: Slot[] = [];
   readonly #runs: Promise<void>[] = [];
   readonly #closing = new AbortController();
-  readonly #openedListeners: (() => void)[] = [];
+  readonly #openedListeners: ((opened: OpenedContainer) => void)[] = [];
   readonly #tieredListeners = new Set<(container: number) => void>();
 
   constructor(access: MetaAccess, node: Id, factory: ContainerFactory, log: Logger) {
@@ -108,7 +116,7 @@ export class ContainerHost {
   }
 
   /** Called after a container was opened and before `get` returns it. */
-  onOpened(listener: () => void): void {
+  onOpened(listener: (opened: OpenedContainer) => void): void {
     this.#openedListeners.push(listener);
   }
 
@@ -176,7 +184,7 @@ export class ContainerHost {
         for (const listener of this.#tieredListeners) listener(id);
       });
       await container.open();
-      for (const listener of this.#openedListeners) listener();
+      for (const listener of this.#openedListeners) listener({ container: slot.id, epoch: slot.epoch, ended: ended.signal });
       slot.container = container;
       slot.ended = ended;
       slot.state = "serving";
