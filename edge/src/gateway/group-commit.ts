@@ -85,7 +85,7 @@ export class GroupCommit implements Ingest {
   #lastPayloadBytes = 0;
   /** Bytes accepted and not yet durable, before compression. */
   #pendingBytes = 0;
-  #quota: QuotaDecision = { refuse: false, allowanceBytes: Number.POSITIVE_INFINITY, dropToBytes: undefined };
+  #quota: QuotaDecision = { refuse: false, allowanceBytes: Number.POSITIVE_INFINITY, shrinkToBytes: undefined };
   #quotaRejects = false;
   #trouble: TributaryError | undefined;
   #failuresInRow = 0;

@@ -8,7 +8,7 @@ const REFRESH_MS = 1_000;
 
 export interface QuotaKeeperOptions {
   readonly policy: QuotaPolicy;
-  readonly store: Pick<EdgeStore, "usage" | "dropOldest">;
+  readonly store: Pick<EdgeStore, "usage" | "dropOldest" | "reclaim">;
   readonly clock: Clock;
   readonly pendingBytes: () => number;
   /** Takes effect before it returns. */
@@ -23,7 +23,7 @@ export class QuotaKeeper {
   #usage: EdgeUsage;
   #refusing = false;
   #wantedBytes = 0;
-  #dropping = false;
+  #shrinking = false;
   #refreshing = false;
   #cancelRefresh: (() => void) | undefined;
   #closed = false;
@@ -54,9 +54,10 @@ export class QuotaKeeper {
       wantedBytes: this.#wantedBytes,
     });
     this.#refusing = decision.refuse;
-    if (decision.dropToBytes !== undefined && !this.#dropping) void this.#drop(decision.dropToBytes);
-    else if (decision.dropToBytes === undefined) this.#wantedBytes = 0;
-    if (decision.refuse || decision.dropToBytes !== undefined) this.#refreshLater();
+    const { shrinkToBytes } = decision;
+    if (shrinkToBytes === undefined) this.#wantedBytes = 0;
+    else if (!this.#shrinking) void this.#shrink(shrinkToBytes);
+    if (decision.refuse || shrinkToBytes !== undefined) this.#refreshLater();
     apply(decision, policy.whenFull === "reject");
   }
 
@@ -86,17 +87,21 @@ export class QuotaKeeper {
     this.#cancelRefresh?.();
   }
 
-  async #drop(bytesTarget: number): Promise<void> {
-    this.#dropping = true;
+  async #shrink(bytesTarget: number): Promise<void> {
+    const { store, policy, dropped } = this.#options;
+    const rejects = policy.whenFull === "reject";
+    this.#shrinking = true;
     try {
-      const report = await this.#options.store.dropOldest(bytesTarget);
-      if (report.eventsDropped > 0) this.#options.dropped(report);
-      const usage = await this.#options.store.usage();
-      this.#dropping = false;
-      // Where nothing could be dropped, trying again at once would change nothing: the refresh does it.
+      const report = rejects ? await store.reclaim(bytesTarget) : await store.dropOldest(bytesTarget);
+      if (report.eventsDropped > 0) dropped(report);
+      const usage = await store.usage();
+      this.#shrinking = false;
+      // Whoever was refused was told so, and asks again.
+      if (rejects) this.#wantedBytes = 0;
+      // Where nothing was gained, trying again at once would change nothing: the refresh does it.
       if (report.bytesFreed > 0) this.note(usage);
     } catch (error) {
-      this.#dropping = false;
+      this.#shrinking = false;
       this.#options.failed(toTributaryError(error));
     }
   }

@@ -22,27 +22,34 @@ describe("reject", () => {
     expect(decideQuota(policy, now(940_000, { refusing: true })).refuse).toBe(true);
     expect(decideQuota(policy, now(890_000, { refusing: true })).refuse).toBe(false);
   });
-  test("never drops events, and takes back what is free once none is held", () => {
+  test("takes back what is free only once no event is held", () => {
     const state = fc.record({ diskBytes: fc.nat(2 * cap), pendingBytes: fc.nat(cap), refusing: fc.boolean(), wantedBytes: fc.nat(cap) });
     fc.assert(
       fc.property(state, fc.integer({ min: 1, max: 100 }), (state, eventsHeld) => {
-        expect(decideQuota(policy, { ...state, eventsHeld }).dropToBytes).toBeUndefined();
+        expect(decideQuota(policy, { ...state, eventsHeld }).shrinkToBytes).toBeUndefined();
       }),
     );
-    expect(decideQuota(policy, now(950_000, { eventsHeld: 0 })).dropToBytes).toBe(850_000);
-    expect(decideQuota(policy, now(940_000, { eventsHeld: 0, pendingBytes: 20_000 })).dropToBytes).toBeUndefined();
+    expect(decideQuota(policy, now(950_000, { eventsHeld: 0 })).shrinkToBytes).toBe(850_000);
+    expect(decideQuota(policy, now(940_000, { eventsHeld: 0 })).shrinkToBytes).toBeUndefined();
+  });
+  test("takes back what is free where events that were refused need it, unless they never fit", () => {
+    const idle = (wantedBytes: number) => decideQuota(policy, now(940_000, { eventsHeld: 0, wantedBytes }));
+    expect(idle(10_000).shrinkToBytes).toBeUndefined();
+    expect(idle(10_001)).toMatchObject({ refuse: false, shrinkToBytes: 850_000 });
+    expect(idle(600_000).shrinkToBytes).toBe(350_000);
+    expect(idle(950_001).shrinkToBytes).toBeUndefined();
   });
 });
 
 describe("drop-oldest", () => {
   const policy = { diskBytesMax: cap, whenFull: "drop-oldest" } as const;
   test("drops near the cap and refuses only at it", () => {
-    expect(decideQuota(policy, now(940_000))).toMatchObject({ refuse: false, dropToBytes: undefined });
-    expect(decideQuota(policy, now(960_000))).toMatchObject({ refuse: false, dropToBytes: 850_000, allowanceBytes: 40_000 });
+    expect(decideQuota(policy, now(940_000))).toMatchObject({ refuse: false, shrinkToBytes: undefined });
+    expect(decideQuota(policy, now(960_000))).toMatchObject({ refuse: false, shrinkToBytes: 850_000, allowanceBytes: 40_000 });
     expect(decideQuota(policy, now(1_000_000))).toMatchObject({ refuse: true, allowanceBytes: 0 });
   });
   test("makes room for what was refused", () => {
-    expect(decideQuota(policy, now(500_000, { wantedBytes: 600_000 })).dropToBytes).toBe(400_000);
+    expect(decideQuota(policy, now(500_000, { wantedBytes: 600_000 })).shrinkToBytes).toBe(400_000);
   });
 });
 

@@ -193,13 +193,8 @@ export class EdgeSession {
   dropOldest(bytesTarget: number): Promise<DropReport> {
     return this.#inTurn(async () => {
       const bytesBefore = await this.#disk.refresh();
-      let bytes = bytesBefore;
+      let bytes = await this.#reclaim(bytesBefore, bytesTarget);
       let eventsDropped = 0;
-      // What was freed but is kept for recovery goes first; it takes no events.
-      if (bytes > bytesTarget && this.#uplink.freed.position > this.#truncated) {
-        await this.#dropThrough(this.#uplink.freed, this.#uplink.gaps);
-        bytes = await this.#disk.refresh();
-      }
       while (bytes > bytesTarget) {
         const plan = await planDrop(this.#uplink, bytes - bytesTarget, this.#durableSeq);
         if (plan.freed.position === this.#uplink.freed.position) break;
@@ -212,6 +207,14 @@ export class EdgeSession {
         bytes = left;
       }
       return { eventsDropped, bytesFreed: Math.max(0, bytesBefore - bytes) };
+    });
+  }
+
+  reclaim(bytesTarget: number): Promise<DropReport> {
+    return this.#inTurn(async () => {
+      const bytesBefore = await this.#disk.refresh();
+      const bytes = await this.#reclaim(bytesBefore, bytesTarget);
+      return { eventsDropped: 0, bytesFreed: Math.max(0, bytesBefore - bytes) };
     });
   }
 
@@ -337,6 +340,13 @@ export class EdgeSession {
       this.#uplink.forget(id);
       freed.forget(id);
     }
+  }
+
+  /** What was freed but is kept for recovery goes. Returns what the log takes then. */
+  async #reclaim(bytes: number, bytesTarget: number): Promise<number> {
+    if (bytes <= bytesTarget || this.#uplink.freed.position <= this.#truncated) return bytes;
+    await this.#dropThrough(this.#uplink.freed, this.#uplink.gaps);
+    return this.#disk.refresh();
   }
 
   /** The checkpoint says both what is given up and that the records may go; once it is durable, they go. */

@@ -78,4 +78,32 @@ describe("edge store on a full disk", () => {
     await site.drain();
     site.checkCore({ withGaps: true });
   });
+
+  it("reclaims what was freed and is kept, and nothing that is held", async () => {
+    const site = new Site(13);
+    site.store = createEdgeStore({
+      log: async () => ({ log: new MemoryLog(site.disk), report: { recordsQuarantined: 0, quarantinePath: "" } }),
+      random: seededRandom(1),
+      clock: systemClock,
+      checkpointBytesMin: 1_000_000,
+    });
+    await site.open();
+    await site.create(1);
+    await site.gateway.commit(site.store, [], site.mapping(0, false, 1));
+    const append = () => site.gateway.commit(site.store, site.events(Array.from({ length: 9 }, () => ({ stream: 0, key: 1, size: 900 }))));
+    await append();
+    await site.drain();
+    await append();
+    const before = await site.store.usage();
+    expect(before.eventsHeld).toBe(9);
+    // Below the target nothing is done.
+    expect((await site.store.reclaim(before.diskBytes)).bytesFreed).toBe(0);
+    const { bytesFreed, eventsDropped } = await site.store.reclaim(0);
+    expect(eventsDropped).toBe(0);
+    expect(bytesFreed).toBeGreaterThan(0);
+    expect(await site.store.usage()).toMatchObject({ eventsHeld: 9, diskBytes: before.diskBytes - bytesFreed });
+    await site.restart();
+    await site.drain();
+    site.checkCore();
+  });
 });

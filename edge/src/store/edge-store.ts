@@ -54,6 +54,11 @@ export interface EdgeStore {
    * @throws STORAGE_FULL nothing was dropped, and the store needs a `reopen`
    */
   dropOldest(bytesTarget: number): Promise<DropReport>;
+  /**
+   * Takes back what was freed and is only kept so that one damaged checkpoint does not cost the state, if the log takes more than
+   * `bytesTarget` bytes. Never drops an event; units that are out stay valid.
+   */
+  reclaim(bytesTarget: number): Promise<DropReport>;
   usage(): Promise<EdgeUsage>;
   close(): Promise<void>;
 }

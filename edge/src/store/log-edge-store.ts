@@ -206,6 +206,10 @@ class LogEdgeStore implements EdgeStore {
     return this.#live().dropOldest(bytesTarget);
   }
 
+  async reclaim(bytesTarget: number): Promise<DropReport> {
+    return this.#live().reclaim(bytesTarget);
+  }
+
   async usage(): Promise<EdgeUsage> {
     return this.#live().usage();
   }

@@ -82,6 +82,10 @@ class WorkerEdgeStore implements EdgeStore {
     return this.#request("dropOldest", [bytesTarget]);
   }
 
+  reclaim(bytesTarget: number): Promise<DropReport> {
+    return this.#request("reclaim", [bytesTarget]);
+  }
+
   usage(): Promise<EdgeUsage> {
     return this.#request("usage", []);
   }

@@ -101,6 +101,7 @@ export class HeldEdgeStore implements EdgeStore {
   uplinkFree: EdgeStore["uplinkFree"] = (throughUnit) => this.#store.uplinkFree(throughUnit);
   readLocal: EdgeStore["readLocal"] = (streamId, from, bounds) => this.#store.readLocal(streamId, from, bounds);
   dropOldest: EdgeStore["dropOldest"] = (bytesTarget) => this.#store.dropOldest(bytesTarget);
+  reclaim: EdgeStore["reclaim"] = (bytesTarget) => this.#store.reclaim(bytesTarget);
   usage: EdgeStore["usage"] = () => this.#store.usage();
   close: EdgeStore["close"] = () => this.#store.close();
 }
