@@ -1,8 +1,10 @@
 import { parseArgs } from "node:util";
 import { gatewayBenchmark } from "./gateway.ts";
+import { segmentsBenchmark } from "./segments.ts";
 
 const BENCHMARKS: Readonly<Record<string, { description: string; run(options: { seconds: number }): Promise<void> }>> = {
   gateway: { description: "acknowledged events/s, latency, disk and uplink bytes of one gateway", run: gatewayBenchmark },
+  segments: { description: "1 to 5,000 segments of a core on three nats-servers, and JetStream alone", run: segmentsBenchmark },
 };
 
 const { values, positionals } = parseArgs({

@@ -2,7 +2,7 @@ import type { LatencyHistogram, LatencySummary } from "./latency-histogram.ts";
 
 /** One run of a load generator: the JSON line that it prints. Everything but `connectMs` is of the time measured, after the warm-up. */
 export interface LoadResult {
-  readonly kind: "mqtt" | "http";
+  readonly kind: "mqtt" | "http" | "writer" | "jetstream";
   readonly connections: number;
   /** Most publishes or requests in flight on each connection. */
   readonly depth: number;

@@ -31,7 +31,12 @@ export function applianceProcess(
 }
 
 /** A core on NATS; data in `folder/core`. */
-export function coreProcess(folder: string, corePort: number, nats: NatsServer, { flags = [], ...extras }: Extras = {}): ServerProcess {
+export function coreProcess(
+  folder: string,
+  corePort: number,
+  nats: Pick<NatsServer, "url" | "monitoringUrl">,
+  { flags = [], ...extras }: Extras = {},
+): ServerProcess {
   const natsFlags = ["--nats", nats.url, "--set", `nats.monitorUrl=${nats.monitoringUrl}`];
   return new ServerProcess({
     name: "core",

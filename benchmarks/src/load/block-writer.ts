@@ -1,0 +1,105 @@
+import { type BlockWriter, encodeBlock, type SliceInput } from "@tributary/common/format/block";
+import type { EventColumns } from "@tributary/common/format/event-columns";
+import { evenRangeIndex, keyHash } from "@tributary/common/key-hash";
+import { type Id, INCARNATION_BYTES, newId, WRITER_ID_BYTES } from "@tributary/common/names";
+import { systemRandom } from "@tributary/common/random";
+
+export interface WriterStream {
+  readonly id: Id;
+  readonly segments: number;
+  readonly container: number;
+}
+
+/** A routing key and the segment that it belongs to. */
+interface KeyedPlace {
+  readonly stream: number;
+  readonly key: number;
+  readonly segment: number;
+}
+
+/**
+ * One writer as the core sees a gateway: numbers its events in each stream and puts those of many segments of one container into a block.
+ * It keeps nothing on a disk: this measures the core.
+ */
+export class BlockMaker {
+  readonly #identity: BlockWriter = {
+    writer: newId(systemRandom, WRITER_ID_BYTES),
+    incarnation: newId(systemRandom, INCARNATION_BYTES),
+    lane: "live",
+  };
+  readonly #streams: readonly WriterStream[];
+  readonly #keys: readonly string[];
+  readonly #places: readonly KeyedPlace[];
+  readonly #payload: Uint8Array;
+  readonly #eventBytes: number;
+  /** Last number by stream; and by stream and segment. */
+  readonly #lastInStream: Float64Array;
+  readonly #lastInSegment: readonly Float64Array[];
+  #next: number;
+
+  /** @param payload incompressible bytes that events are cut from, longer than one event */
+  constructor(streams: readonly WriterStream[], keys: readonly string[], payload: Uint8Array, eventBytes: number, offset: number) {
+    this.#streams = streams;
+    this.#keys = keys;
+    this.#payload = payload;
+    this.#eventBytes = eventBytes;
+    this.#places = keys.flatMap((key, i) => {
+      const stream = i % streams.length;
+      return { stream, key: i, segment: evenRangeIndex(keyHash(key), (streams[stream] as WriterStream).segments) };
+    });
+    this.#lastInStream = new Float64Array(streams.length);
+    this.#lastInSegment = streams.map(({ segments }) => new Float64Array(segments));
+    this.#next = offset % this.#places.length;
+  }
+
+  /** Blocks with `count` events in all, one for each container that gets some. Keys come in turn, so that all segments are written alike. */
+  make(count: number, timeMs: number): { readonly container: number; readonly events: number; readonly bytes: Uint8Array }[] {
+    const groups = new Map<number, Map<string, { place: KeyedPlace; rows: number[] }>>();
+    const columns: EventColumns = {
+      count,
+      keys: this.#keys,
+      keyIndex: new Uint32Array(count),
+      timeMs: new Float64Array(count).fill(timeMs),
+      number: new Float64Array(count),
+      starts: new Uint32Array(count),
+      ends: new Uint32Array(count),
+      payload: this.#payload,
+    };
+    for (let row = 0; row < count; row++) {
+      const place = this.#places[this.#next] as KeyedPlace;
+      this.#next = (this.#next + 1) % this.#places.length;
+      columns.keyIndex[row] = place.key;
+      const start = (row * 7919) % (this.#payload.length - this.#eventBytes);
+      columns.starts[row] = start;
+      columns.ends[row] = start + this.#eventBytes;
+      columns.number[row] = this.#lastInStream[place.stream] = (this.#lastInStream[place.stream] as number) + 1;
+      const { container } = this.#streams[place.stream] as WriterStream;
+      let slices = groups.get(container);
+      if (!slices) {
+        slices = new Map();
+        groups.set(container, slices);
+      }
+      const name = `${place.stream}/${place.segment}`;
+      const slice = slices.get(name);
+      if (slice) slice.rows.push(row);
+      else slices.set(name, { place, rows: [row] });
+    }
+    return [...groups].map(([container, slices]) => {
+      let events = 0;
+      const inputs = [...slices.values()].map(({ place, rows }): SliceInput => {
+        const lasts = this.#lastInSegment[place.stream] as Float64Array;
+        const previous = lasts[place.segment] as number;
+        lasts[place.segment] = columns.number[rows.at(-1) as number] as number;
+        events += rows.length;
+        return {
+          kind: "events",
+          streamId: (this.#streams[place.stream] as WriterStream).id,
+          segment: { generation: 0, epoch: 0, number: place.segment },
+          previous,
+          rows: Uint32Array.from(rows),
+        };
+      });
+      return { container, events, bytes: encodeBlock(this.#identity, columns, inputs) };
+    });
+  }
+}
