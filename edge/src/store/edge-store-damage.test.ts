@@ -139,6 +139,22 @@ describe("edge store and damage", () => {
     }
   });
 
+  it("keeps the packet ids before a record that a power cut tore: nothing in it was acknowledged", async () => {
+    const site = new Site(7);
+    await site.open();
+    await site.gateway.commit(site.store, [], [{ type: "packet-id", clientId: "a", packetId: 1 }]);
+    await site.gateway.commit(site.store, [], [{ type: "packet-id", clientId: "a", packetId: 2 }]);
+    const { records, last } = site.disk;
+    records.set(last, (records.get(last) as Uint8Array).subarray(0, 50));
+    for (let start = 0; start < 2; start++) {
+      const { state } = await site.store.reopen();
+      expect(state.packetIds).toMatchObject([{ clientId: "a", packetIds: [1] }]);
+    }
+    // Gone altogether is not torn.
+    records.delete(last);
+    expect((await site.store.reopen()).state.packetIds).toEqual([]);
+  });
+
   it("refuses a log of a newer version instead of taking it for damage", async () => {
     const site = new Site(3);
     await site.open();

@@ -4,19 +4,11 @@ import type { Id } from "@tributary/common/names";
 import type { Log, LogState } from "@tributary/common/ports/log";
 import { type Checkpoint, decodeCheckpoint } from "./checkpoint-record.ts";
 import type { CommitRecord } from "./commit-record.ts";
-import {
-  applyChange,
-  type EdgeState,
-  emptyEdgeState,
-  forgetPacketIds,
-  forgetStream,
-  recoveredStreamName,
-  restoreEdgeState,
-} from "./edge-state.ts";
+import { applyChange, type EdgeState, emptyEdgeState, forgetPacketIds, forgetStream, recoveredStreamName, restoreEdgeState } from "./edge-state.ts";
 import { GapLedger } from "./gap-ledger.ts";
 import type { IncarnationRecord } from "./incarnation-record.ts";
 import { LocalPositions } from "./local-positions.ts";
-import { type DamageListener, decodeEntry, LogCursor } from "./log-cursor.ts";
+import { type DamageListener, decodeEntry, LogCursor, type LogEntry } from "./log-cursor.ts";
 import { NumberBook } from "./number-book.ts";
 import { UplinkFold } from "./uplink-fold.ts";
 
@@ -61,9 +53,10 @@ export async function recover(log: Log, onDamage: DamageListener): Promise<Recov
   const replay = new Replay(found, logState);
   const cursor = new LogCursor(log, replay.from, onDamage);
   for (let entry = await cursor.peek(logState.last); entry; entry = await cursor.peek(logState.last)) {
+    replay.weighLoss(entry.kind);
     if (entry.kind === "commit") replay.commit(entry);
     else if (entry.kind === "incarnation") replay.incarnate(entry);
-    else if (entry.kind === "damaged") replay.damaged();
+    else if (entry.kind === "damaged") replay.lose(entry.bytes > 0);
     replay.count(entry.bytes);
     cursor.advance();
   }
@@ -101,6 +94,8 @@ class Replay {
   readonly #positions = new LocalPositions();
   readonly #found: FoundCheckpoint | undefined;
   readonly #fold: UplinkFold;
+  /** What of the records right before the one at hand is lost. */
+  #loss: "none" | "perhaps torn" | "certain" = "none";
   #numbers = new NumberBook();
   #writer: Id | undefined;
   #incarnation: Id | undefined;
@@ -149,9 +144,19 @@ class Replay {
     this.#begin(record.incarnation);
   }
 
-  /** What a lost record changed is not known. Where what was before it can do harm, it goes, too. */
-  damaged(): void {
-    forgetPacketIds(this.#state);
+  /** A record is lost; `there`: it is in the log, but cannot be read. */
+  lose(there: boolean): void {
+    if (this.#loss !== "certain") this.#loss = there ? "perhaps torn" : "certain";
+  }
+
+  /**
+   * What a lost record changed is not known, and where what was before it can do harm, it goes, too. But what a start comes right
+   * after may have been torn by a power cut: then nothing in it was acknowledged.
+   */
+  weighLoss(next: LogEntry["kind"]): void {
+    if (next === "damaged" || this.#loss === "none") return;
+    if (this.#loss === "certain" || next !== "incarnation") forgetPacketIds(this.#state);
+    this.#loss = "none";
   }
 
   count(bytes: number): void {
@@ -160,6 +165,8 @@ class Replay {
   }
 
   finish(log: LogState): Recovered {
+    // The start that is under way comes next.
+    this.weighLoss("incarnation");
     const found = this.#found;
     const checkpoints = found ? [...found.checkpoint.checkpoints, found.seq] : [];
     return {
