@@ -4,7 +4,15 @@ import type { Id } from "@tributary/common/names";
 import type { Log, LogState } from "@tributary/common/ports/log";
 import { type Checkpoint, decodeCheckpoint } from "./checkpoint-record.ts";
 import type { CommitRecord } from "./commit-record.ts";
-import { applyChange, type EdgeState, emptyEdgeState, forgetPacketIds, forgetStream, recoveredStreamName, restoreEdgeState } from "./edge-state.ts";
+import {
+  applyChange,
+  type EdgeState,
+  emptyEdgeState,
+  forgetPacketIds,
+  forgetStream,
+  recoveredStreamName,
+  restoreEdgeState,
+} from "./edge-state.ts";
 import { GapLedger } from "./gap-ledger.ts";
 import type { IncarnationRecord } from "./incarnation-record.ts";
 import { LocalPositions } from "./local-positions.ts";
