@@ -27,6 +27,12 @@ export interface Config {
   "core.containers": number;
   "core.flushBytes": number;
   "core.flushIntervalMs": number;
+  "core.name": string;
+  "core.url": string;
+  "core.lake": string;
+  "core.leaseMs": number;
+  "core.handoverMs": number;
+  "core.drainMs": number;
   "nats.url": string;
   "nats.user": string;
   "nats.password": string;
@@ -123,6 +129,38 @@ export const SETTINGS: Readonly<Record<SettingName, Setting>> = {
     doc: "Bytes of blocks at which a container writes an object to the tier.",
   },
   "core.flushIntervalMs": { default: 2_000, unit: "ms", min: 10, max: 3_600_000, doc: "Longest time that events wait for the tier." },
+  "core.name": { default: "", unit: "", doc: "What operators call this core node; the host name if empty." },
+  "core.url": {
+    default: "",
+    unit: "url",
+    doc: "Where clients and other core nodes reach this node's HTTP listener; its own address if empty.",
+  },
+  "core.lake": {
+    default: "",
+    unit: "path",
+    doc: "Folder of the lake, the same one for all core nodes of a cluster; core/lake in the data folder if empty.",
+  },
+  "core.leaseMs": {
+    default: 1_500,
+    unit: "ms",
+    min: 300,
+    max: 60_000,
+    doc: "A core node that could not renew its lease for so long serves nothing, and others soon take over. More where machines stall.",
+  },
+  "core.handoverMs": {
+    default: 5_000,
+    unit: "ms",
+    min: 900,
+    max: 300_000,
+    doc: "A container that its owner does not release is taken from it after so long; at least three times core.leaseMs.",
+  },
+  "core.drainMs": {
+    default: 10_000,
+    unit: "ms",
+    min: 0,
+    max: 3_600_000,
+    doc: "Longest time that a stopping core node waits for others to take its containers.",
+  },
   "nats.url": {
     default: "",
     unit: "url",
@@ -238,6 +276,9 @@ function checkRelations(config: Config): void {
   open("edge.http.host", config["edge.http.token"], "edge.http.token");
   open("core.http.host", config["core.http.token"], "core.http.token");
   open("edge.mqtt.host", config["edge.mqtt.user"] && config["edge.mqtt.password"], "edge.mqtt.user and edge.mqtt.password");
+  if (config["core.handoverMs"] < 3 * config["core.leaseMs"]) {
+    throw new TributaryError("CONFIG_INVALID", "core.handoverMs must be at least three times core.leaseMs");
+  }
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(config.cluster))
     throw new TributaryError("CONFIG_INVALID", "cluster: expected 1 to 64 of A-Z a-z 0-9 _ -");
 }

@@ -17,6 +17,8 @@ export const LIMITS = {
   contentTypeCharsMax: 255,
   producerIdCharsMax: 128,
   segmentsPerStreamMax: 1024,
+  /** Containers of one cluster. */
+  containersMax: 1_024,
   /** Raw bytes at which the gateway closes the open batch and commits it. */
   batchRawBytesTarget: 1_048_576,
   batchEventsMax: 16_384,

@@ -43,6 +43,11 @@ export const CORE_METRICS = {
   tributary_core_containers: { kind: "gauge", help: "Containers hosted here." },
   tributary_core_containers_serving: { kind: "gauge", help: "Containers being served here." },
   tributary_core_container_restarts: { kind: "gauge", help: "Times that a container was opened again after a failure." },
+  tributary_core_cluster_containers: { kind: "gauge", help: "Containers of the cluster." },
+  tributary_core_cluster_members: { kind: "gauge", help: "Nodes of the cluster that this one takes for alive, itself included." },
+  tributary_core_lease_held: { kind: "gauge", help: "1 while this node holds its lease; without it, it serves nothing." },
+  tributary_core_leases_lost: { kind: "gauge", help: "Times that this node was declared dead by others since its start." },
+  tributary_core_draining: { kind: "gauge", help: "1 while this node gives its containers away." },
   tributary_core_memory_bytes: { kind: "gauge", help: "Bytes of blocks in memory that wait for the lake." },
   tributary_core_tiered_bytes: { kind: "gauge", help: "Bytes of objects written to the lake." },
 } as const;

@@ -60,7 +60,7 @@ class World {
       clock: options.clock ?? systemClock,
       random: this.random,
       logger: SILENT,
-      options: { cluster: CLUSTER, node: "aa", containers },
+      options: { cluster: CLUSTER, name: "aa", containers, shared: undefined },
       containerFactory: (id, epoch) => {
         const log = this.logs.get(id) ?? new MemoryLog();
         this.logs.set(id, log);
@@ -276,7 +276,10 @@ describe("core with its containers", () => {
   test("a MetaStore that was lost does not keep containers from being owned, whatever epoch they had", async () => {
     const world = new World();
     const epochs = 400;
-    for (let i = 0; i < epochs; i++) await winEpoch({ meta: world.store, clock: systemClock, random: world.random }, 0, "aa", 0);
+    for (let i = 0; i < epochs; i++) {
+      const wish = { container: 0, node: "aa", above: 0, mayTake: () => true };
+      await winEpoch({ meta: world.store, clock: systemClock, random: world.random }, wish);
+    }
     const before = await world.start(1);
     await before.close();
     const log = world.logs.get(0);

@@ -52,7 +52,7 @@ class World {
       },
       clock: fastClock(),
       random: seededRandom(this.#seed++),
-      options: { cluster: CLUSTER, node: "aa", containers: options.containers ?? 1 },
+      options: { cluster: CLUSTER, name: "aa", containers: options.containers ?? 1, shared: undefined },
       logger: createLogger({ level: "info", clock: fastClock(), write: (line) => void this.logged.push(line) }),
     });
   }

@@ -1,11 +1,17 @@
 import type { Clock } from "@tributary/common/clock";
+import { TributaryError } from "@tributary/common/errors";
+import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
 import type { Random } from "@tributary/common/random";
 import type { StreamService } from "@tributary/common/stream-service";
-import { ensureClusterId, ensureContainerCount } from "./service/cluster-record.ts";
+import type { Cluster } from "./cluster/cluster.ts";
+import { ClusterNode } from "./cluster/cluster-node.ts";
+import type { ClusterView, Member } from "./cluster/cluster-view.ts";
+import { SoleNode } from "./cluster/sole-node.ts";
+import { ensureClusterId } from "./service/cluster-record.ts";
 import { type ContainerFactory, ContainerHost, type HostedStatus } from "./service/container-host.ts";
 import { CoreStreamService } from "./service/core-stream-service.ts";
 import { StreamDirectory } from "./service/stream-directory.ts";
@@ -26,41 +32,74 @@ export interface CoreParts {
 export interface CoreOptions {
   /** Stands in the subjects of the uplink: A-Z a-z 0-9 _ - */
   readonly cluster: string;
-  /** Names this node in the owner records. */
-  readonly node: Id;
+  /** What operators call this node. */
+  readonly name: string;
   /** Containers at least; more if the cluster has more already. */
   readonly containers: number;
+  /** undefined where nobody else can use the MetaStore: then every container is this node's, without leases. */
+  readonly shared: SharedOptions | undefined;
+}
+
+/** How a node shares the containers of its cluster with others. */
+export interface SharedOptions {
+  /** Of the program; told to the other nodes. */
+  readonly version: string;
+  /** A node that has not been heard of for so long serves nothing, and soon after is taken for dead. */
+  readonly leaseMs: number;
+  /** A container that its owner does not release is taken after so long; at least three leases. */
+  readonly handoverMs: number;
+  /** A stop waits at most so long for others to take this node's containers. */
+  readonly drainMs: number;
 }
 
 export interface CoreStatus {
   readonly clusterId: Id;
+  /** This node's id; it changes when the node was declared dead and has joined anew. */
+  readonly node: Id;
+  /** This node holds its lease. While it does not, it serves nothing. */
+  readonly member: boolean;
+  /** Times that this node was declared dead since its start. */
+  readonly leasesLost: number;
+  readonly draining: boolean;
+  readonly members: readonly Member[];
   readonly streams: number;
   /** Writers that said hello since the start. */
   readonly writers: number;
-  /** Sums over the containers that are being served. */
+  /** Sums over the containers that are being served here. */
   readonly eventsDurable: number;
   readonly eventsTiered: number;
+  /** All of the cluster. */
   readonly containers: readonly HostedStatus[];
 }
 
 export interface Core {
   readonly streams: StreamService;
+  readonly cluster: ClusterView;
   status(): CoreStatus;
-  /** Answers what was begun, flushes, and stops. MetaStore and Bus stay open: they belong to the caller. */
+  /** Tells the other nodes where this one's HTTP face is reached. */
+  announce(url: string): void;
+  /** Raises the number of containers while the cluster runs; it never shrinks. Resolves with how many there are. @throws INVALID_REQUEST */
+  raiseContainers(count: number): Promise<number>;
+  /**
+   * Gives its containers away where others are there to take them, answers what was begun, flushes, and stops. MetaStore and Bus
+   * stay open: they belong to the caller.
+   */
   close(): Promise<void>;
 }
 
 /**
- * Starts a core node that hosts all containers of its cluster.
+ * Starts a core node that hosts the containers of its cluster, or its share of them.
  * @throws FORMAT_UNSUPPORTED and other errors that only a person can mend; whatever the MetaStore throws
  */
 export async function openCore(parts: CoreParts): Promise<Core> {
   const { bus, clock, random, options, logger } = parts;
   const access = { meta: parts.meta, clock, random };
   const clusterId = await ensureClusterId(access);
-  const containerCount = await ensureContainerCount(access, options.containers);
+  const cluster: Cluster = options.shared
+    ? new ClusterNode(access, { ...options.shared, name: options.name, containers: options.containers }, logger)
+    : new SoleNode(access, options);
   const directory = new StreamDirectory(access, logger);
-  const host = new ContainerHost(access, options.node, parts.containerFactory, logger);
+  const host = new ContainerHost(access, cluster, parts.containerFactory, logger);
   const registrar = new StreamRegistrar(access, directory, host, logger);
   const service = new CoreStreamService(directory, registrar, host, clock, random);
   const writers = new WriterRegistry(access, logger);
@@ -71,12 +110,18 @@ export async function openCore(parts: CoreParts): Promise<Core> {
     await endpoint.close();
     await registrar.close();
     await host.close();
+    await cluster.leave();
     await directory.close();
   };
+  let leasesLost = 0;
+  cluster.onLost(() => {
+    leasesLost++;
+  });
   host.onOpened(() => directory.forgetAll());
   try {
     const interrupted = await directory.start();
-    await host.start(containerCount);
+    await cluster.start();
+    await host.start();
     for (const deleting of interrupted) registrar.resume(deleting);
     await endpoint.start();
   } catch (error) {
@@ -87,12 +132,25 @@ export async function openCore(parts: CoreParts): Promise<Core> {
   let closing: Promise<void> | undefined;
   return {
     streams: service,
+    cluster,
+    announce: (url) => cluster.announce(url),
+    async raiseContainers(count) {
+      if (!Number.isSafeInteger(count) || count < 1 || count > LIMITS.containersMax) {
+        throw new TributaryError("INVALID_REQUEST", `a cluster has 1 to ${LIMITS.containersMax} containers`);
+      }
+      return cluster.raise(count);
+    },
     status() {
       const containers = host.status();
       const sum = (count: (hosted: HostedStatus) => number | undefined) =>
         containers.reduce((total, hosted) => total + (count(hosted) ?? 0), 0);
       return {
         clusterId,
+        node: cluster.node,
+        member: cluster.holds(),
+        leasesLost,
+        draining: cluster.draining,
+        members: cluster.members(),
         streams: directory.count,
         writers: writers.count,
         eventsDurable: sum((hosted) => hosted.status?.eventsDurable),
@@ -101,7 +159,7 @@ export async function openCore(parts: CoreParts): Promise<Core> {
       };
     },
     close() {
-      closing ??= stop();
+      closing ??= cluster.drain(() => host.isEmpty, options.shared?.drainMs ?? 0).then(stop);
       return closing;
     },
   };

@@ -24,6 +24,8 @@ export interface CorePorts {
   readonly bus: Bus;
   readonly meta: MetaStore;
   readonly objects: ObjectStore;
+  /** Other nodes may use the same MetaStore and logs. */
+  readonly shared: boolean;
   openLog(container: number): Promise<Log>;
   close(): Promise<void>;
 }
@@ -62,6 +64,7 @@ async function sqliteEngines(folder: string, logger: Logger): Promise<Engines> {
   const meta = await openSqliteMetaStore(join(folder, "meta.db"));
   return {
     bus: undefined,
+    shared: false,
     meta,
     async openLog(container) {
       const { log, report } = await openWorkerLog(join(folder, `wal-${container}.db`), { quarantineDir: join(folder, "quarantine") });
@@ -92,6 +95,7 @@ async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
     const meta = await JetStreamMetaStore.open(link, { bucket: `tributary-${config.cluster}`, replicas });
     return {
       bus,
+      shared: true,
       meta,
       // A frame must hold the largest block.
       openLog: (container) =>

@@ -5,7 +5,6 @@ import { createDataPlane } from "@tributary/common/http/data-plane";
 import { serveHttp } from "@tributary/common/http/serve";
 import type { Logger } from "@tributary/common/logger";
 import { CORE_METRICS, type CoreMetrics, createMetricsText } from "@tributary/common/metrics";
-import { newId } from "@tributary/common/names";
 import type { PhaseListener } from "@tributary/common/phases";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Log } from "@tributary/common/ports/log";
@@ -20,6 +19,8 @@ export interface CoreServerParts {
   readonly random: Random;
   readonly logger: Logger;
   readonly phases: PhaseListener;
+  /** Of the program. */
+  readonly version: string;
   /** Given where gateway and core share a process; the core's own NATS connection otherwise. */
   readonly bus: Bus | undefined;
 }
@@ -49,7 +50,19 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       bus: ports.bus,
       clock,
       random,
-      options: { cluster: config.cluster, node: newId(random, 8), containers: config["core.containers"] },
+      options: {
+        cluster: config.cluster,
+        name: config["core.name"] || hostname(),
+        containers: config["core.containers"],
+        shared: ports.shared
+          ? {
+              version: parts.version,
+              leaseMs: config["core.leaseMs"],
+              handoverMs: config["core.handoverMs"],
+              drainMs: config["core.drainMs"],
+            }
+          : undefined,
+      },
       logger,
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
@@ -85,16 +98,20 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
     });
     const http = await serveHttp(app, { host: config["core.http.host"], port: config["core.http.port"], clock });
     closers.push(() => http.close());
-    return { url: `http://${http.host}:${http.port}`, core, close };
+    const url = `http://${http.host}:${http.port}`;
+    const everywhere = http.host === "0.0.0.0" || http.host === "::";
+    core.announce(config["core.url"] || (everywhere ? `http://${hostname()}:${http.port}` : url));
+    return { url, core, close };
   } catch (error) {
     await close();
     throw error;
   }
 }
 
-/** Ready once every container is served. */
+/** Ready once this node is a member of its cluster and serves every container that it is to serve. */
 function readiness(status: CoreStatus): { ready: boolean; detail?: string } {
-  const waiting = status.containers.filter((hosted) => hosted.state !== "serving");
+  if (!status.member) return { ready: false, detail: "this node does not hold its lease: the metadata store does not answer in time" };
+  const waiting = status.containers.filter((hosted) => hosted.state !== "serving" && hosted.state !== "elsewhere");
   return waiting.length === 0
     ? { ready: true }
     : { ready: false, detail: `containers not served yet: ${waiting.map((hosted) => hosted.container).join(", ")}` };
@@ -108,9 +125,14 @@ function coreMetrics(status: CoreStatus): CoreMetrics {
     tributary_core_events_tiered: status.eventsTiered,
     tributary_core_streams: status.streams,
     tributary_core_writers: status.writers,
-    tributary_core_containers: status.containers.length,
+    tributary_core_containers: sum((hosted) => (hosted.state === "elsewhere" ? 0 : 1)),
     tributary_core_containers_serving: sum((hosted) => (hosted.state === "serving" ? 1 : 0)),
     tributary_core_container_restarts: sum((hosted) => hosted.restarts),
+    tributary_core_cluster_containers: status.containers.length,
+    tributary_core_cluster_members: status.members.length,
+    tributary_core_lease_held: status.member ? 1 : 0,
+    tributary_core_leases_lost: status.leasesLost,
+    tributary_core_draining: status.draining ? 1 : 0,
     tributary_core_memory_bytes: sum((hosted) => hosted.status?.bytesInMemory),
     tributary_core_tiered_bytes: sum((hosted) => hosted.status?.bytesTiered),
   };

@@ -47,8 +47,11 @@ export interface Container {
    * From then on its operations throw CONTAINER_NOT_OWNED; whoever hosts it opens another instance with a new epoch.
    */
   onFailed(listener: (error: TributaryError) => void): () => void;
-  /** Flushes what is in memory, then stops. */
-  close(): Promise<void>;
+  /**
+   * Answers what waits and flushes what is in memory, for at most `withinMs` (closeTimeoutMs unless given), then stops. With 0 it
+   * stops at once: what waits gets an error.
+   */
+  close(options?: { readonly withinMs: number }): Promise<void>;
 }
 
 export interface ContainerStream {

@@ -312,13 +312,14 @@ class WalContainer implements Container {
     return () => this.#failedListeners.delete(listener);
   }
 
-  async close(): Promise<void> {
+  async close(options?: { readonly withinMs: number }): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
     this.#waiters.wakeAll();
-    const running = this.#refusal ? undefined : this.#running;
+    const withinMs = options?.withinMs ?? this.#options.closeTimeoutMs;
+    const running = this.#refusal || withinMs === 0 ? undefined : this.#running;
     try {
-      if (running && !(await this.#finishInTime(running))) {
+      if (running && !(await this.#finishInTime(running, withinMs))) {
         const container = this.id;
         this.#setup.logger?.warn("a container stopped before all of it was in the tier; the next start goes on from the log", {
           container,
@@ -330,9 +331,9 @@ class WalContainer implements Container {
   }
 
   /** Answers what waits, and flushes. False where log or tier do not answer in time: a stop must end also while they are away. */
-  #finishInTime({ committer, flusher }: Running): Promise<boolean> {
+  #finishInTime({ committer, flusher }: Running, withinMs: number): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      const cancel = this.#setup.clock.setTimer(this.#options.closeTimeoutMs, () => resolve(false));
+      const cancel = this.#setup.clock.setTimer(withinMs, () => resolve(false));
       const finish = async () => {
         await committer.idle();
         await flusher.finish();

@@ -1,23 +1,24 @@
-import { TributaryError } from "@tributary/common/errors";
-import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import { keyHash } from "@tributary/common/key-hash";
 import { type Id, newId } from "@tributary/common/names";
+import { decodeClusterId, decodeContainerTable, decodeOwnerRecord, type OwnerRecord } from "../cluster/cluster-codec.ts";
 import { changeKey, type MetaAccess } from "./meta-change.ts";
 
 const CLUSTER_ID_BYTES = 16;
 const CLUSTER_KEY = "cluster";
-const TABLE_KEY = "containers";
 const NONCE_BYTES = 8;
 
-/** `cluster` (CBOR map): the cluster's id, drawn once. */
-export async function ensureClusterId(access: MetaAccess): Promise<Id> {
-  const drawn = newId(access.random, CLUSTER_ID_BYTES);
-  return changeKey<Id>(access, CLUSTER_KEY, (entry) => {
-    if (!entry) return { type: "put", value: encodeCbor({ id: drawn }), result: () => drawn };
-    const { id } = decode<{ id: unknown }>(CLUSTER_KEY, entry.value);
-    if (typeof id !== "string") throw malformed(CLUSTER_KEY);
-    return { type: "keep", result: id };
-  });
+/** The container table and, below it, the owner records. */
+export const CONTAINERS_KEY = "containers";
+
+/** `cluster` (CBOR map): the cluster's id, drawn once; `known` where the lake has one already. */
+export async function ensureClusterId(access: MetaAccess, known?: Id): Promise<Id> {
+  const id = known ?? newId(access.random, CLUSTER_ID_BYTES);
+  return changeKey<Id>(access, CLUSTER_KEY, (entry) =>
+    entry
+      ? { type: "keep", result: decodeClusterId(CLUSTER_KEY, entry.value) }
+      : { type: "put", value: encodeCbor({ id }), result: () => id },
+  );
 }
 
 /**
@@ -25,9 +26,8 @@ export async function ensureClusterId(access: MetaAccess): Promise<Id> {
  * ones take new streams and nothing moves.
  */
 export async function ensureContainerCount(access: MetaAccess, wanted: number): Promise<number> {
-  return changeKey<number>(access, TABLE_KEY, (entry) => {
-    const before = entry ? decode<{ count: unknown; version: unknown }>(TABLE_KEY, entry.value) : { count: 0, version: 0 };
-    if (!isNatural(before.count) || !isNatural(before.version)) throw malformed(TABLE_KEY);
+  return changeKey<number>(access, CONTAINERS_KEY, (entry) => {
+    const before = entry ? decodeContainerTable(CONTAINERS_KEY, entry.value) : { count: 0, version: 0 };
     const count = Math.max(before.count, wanted);
     const version = count === before.count ? before.version : before.version + 1;
     return { type: "put", value: encodeCbor({ count, version }), result: () => count };
@@ -39,38 +39,41 @@ export function containerOfStream(streamId: Id, containerCount: number): number 
   return keyHash(streamId) % containerCount;
 }
 
-/**
- * Wins the next epoch of a container. `containers/{id}/owner` (CBOR map): epoch, node, nonce. The nonce tells a write of our own
- * whose answer was lost from that of another node, or of this node before it restarted. `above`: an epoch seen in the log, which
- * is ahead of the record if the MetaStore was lost or restored.
- */
-export async function winEpoch(access: MetaAccess, container: number, node: Id, above: number): Promise<number> {
-  const key = `${TABLE_KEY}/${container}/owner`;
+export function ownerKey(container: number): string {
+  return `${CONTAINERS_KEY}/${container}/owner`;
+}
+
+export interface EpochWish {
+  readonly container: number;
+  readonly node: Id;
+  /** An epoch seen in the log, which is ahead of the record if the MetaStore was lost or restored. */
+  readonly above: number;
+  /** Whether the container may be taken from the owner before. */
+  readonly mayTake: (before: OwnerRecord) => boolean;
+}
+
+/** Wins the next epoch of a container. undefined where it may not be taken yet. */
+export async function winEpoch(access: MetaAccess, wish: EpochWish): Promise<number | undefined> {
+  const key = ownerKey(wish.container);
   const nonce = newId(access.random, NONCE_BYTES);
-  return changeKey<number>(access, key, (entry) => {
-    const before = entry ? decode<{ epoch: unknown; node: unknown; nonce: unknown }>(key, entry.value) : { epoch: 0, node: "", nonce: "" };
-    if (!isNatural(before.epoch)) throw malformed(key);
-    if (before.nonce === nonce) return { type: "keep", result: before.epoch };
-    const epoch = Math.max(before.epoch, above) + 1;
-    return { type: "put", value: encodeCbor({ epoch, node, nonce }), result: () => epoch };
+  return changeKey<number | undefined>(access, key, (entry) => {
+    const before = entry ? decodeOwnerRecord(key, entry.value) : undefined;
+    if (before?.nonce === nonce) return { type: "keep", result: before.epoch };
+    if (before && !wish.mayTake(before)) return { type: "keep", result: undefined };
+    const epoch = Math.max(before?.epoch ?? 0, wish.above) + 1;
+    const won: OwnerRecord = { epoch, node: wish.node, nonce, released: false };
+    return { type: "put", value: encodeCbor(won), result: () => epoch };
   });
 }
 
-function isNatural(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
-function decode<T extends object>(key: string, bytes: Uint8Array): T {
-  let value: unknown;
-  try {
-    value = decodeCbor(bytes);
-  } catch (error) {
-    throw new TributaryError("STORE_CORRUPT", `the value of '${key}' is not CBOR`, { key }, { cause: error });
-  }
-  if (typeof value !== "object" || value === null) throw malformed(key);
-  return value as T;
-}
-
-function malformed(key: string): TributaryError {
-  return new TributaryError("STORE_CORRUPT", `the value of '${key}' is malformed`, { key });
+/** Says that the node has closed the container of this epoch: the next owner need not wait. */
+export async function releaseContainer(access: MetaAccess, container: number, node: Id, epoch: number): Promise<void> {
+  const key = ownerKey(container);
+  await changeKey<void>(access, key, (entry) => {
+    const before = entry ? decodeOwnerRecord(key, entry.value) : undefined;
+    // An old read: what this node itself won is newer.
+    if (!before || before.epoch < epoch) return { type: "again" };
+    if (before.epoch > epoch || before.node !== node || before.released) return { type: "keep", result: undefined };
+    return { type: "put", value: encodeCbor({ ...before, released: true }), result: () => undefined };
+  });
 }

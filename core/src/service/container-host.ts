@@ -2,8 +2,9 @@ import { sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
+import type { Cluster } from "../cluster/cluster.ts";
 import type { Container, ContainerStatus } from "../container/container.ts";
-import { winEpoch } from "./cluster-record.ts";
+import { releaseContainer, winEpoch } from "./cluster-record.ts";
 import type { MetaAccess } from "./meta-change.ts";
 
 /** Makes a container that is not open yet. A container is opened once; after a failure it is closed and another one is made. */
@@ -19,8 +20,15 @@ export interface OpenedContainer {
 
 export interface HostedStatus {
   readonly container: number;
-  readonly state: "opening" | "serving" | "failed" | "closed";
+  /**
+   * "elsewhere": it is not assigned to this node. "waiting": it is, but its owner before has not released it yet. "closing": it is
+   * being given away. The node that owns it now is in `owner`.
+   */
+  readonly state: "elsewhere" | "waiting" | "opening" | "serving" | "failed" | "closing" | "closed";
+  /** Of the last instance here; of its owner while it is elsewhere. */
   readonly epoch: number;
+  /** The node that has it, as far as this one knows; "" for nobody. */
+  readonly owner: Id;
   /** Times that it was opened again after a failure. */
   readonly restarts: number;
   /** Code of the last failure; "" if there was none. */
@@ -29,9 +37,12 @@ export interface HostedStatus {
   readonly status: ContainerStatus | undefined;
 }
 
+/** Why an instance is to end. "lost": others may have it already, so nothing is written any more. */
+type Stop = "given away" | "lost" | "closed";
+
 interface Slot {
   readonly id: number;
-  state: HostedStatus["state"];
+  state: Exclude<HostedStatus["state"], "elsewhere">;
   epoch: number;
   /** The highest epoch that deposed one of ours. */
   epochSeen: number;
@@ -40,56 +51,56 @@ interface Slot {
   container: Container | undefined;
   /** Aborts when the present instance ends. */
   ended: AbortController;
+  /** undefined while it is not hosted here. Its abort's reason is a Stop. */
+  stop: AbortController | undefined;
+  run: Promise<void>;
+  /** Resolves when it was opened, has failed once, or is not hosted any more. */
+  first: PromiseWithResolvers<TributaryError | undefined>;
 }
 
 const BACKOFF_MS_MIN = 100;
 const BACKOFF_MS_MAX = 30_000;
 /** A container that served this long starts again without delay. */
 const HEALTHY_MS = 60_000;
+/** Between two looks at whether the owner before has released a container: it is also heard of by watch. */
+const RELEASE_LOOK_MS = 250;
+/** Share of the time that the next owner waits in which a container that is given away may flush. */
+const FLUSH_SHARE = 0.5;
 
 /**
- * Keeps a node's containers open: wins an epoch for each, opens it, and after a failure opens another instance with the next
- * epoch (rule C1). Owners that fight over a container back off from each other like from any other failure.
+ * Keeps the containers open that are assigned to this node: wins an epoch for each, opens it, and after a failure opens another
+ * instance with the next epoch (rule C1). Owners that fight over a container back off from each other like from any other failure.
  */
 export class ContainerHost {
   readonly #access: MetaAccess;
-  readonly #node: Id;
+  readonly #cluster: Cluster;
   readonly #factory: ContainerFactory;
   readonly #log: Logger;
   readonly #slots: Slot[] = [];
-  readonly #runs: Promise<void>[] = [];
   readonly #closing = new AbortController();
   readonly #openedListeners: ((opened: OpenedContainer) => void)[] = [];
   readonly #tieredListeners = new Set<(container: number) => void>();
+  #stopFollowing: (() => void) | undefined;
 
-  constructor(access: MetaAccess, node: Id, factory: ContainerFactory, log: Logger) {
+  constructor(access: MetaAccess, cluster: Cluster, factory: ContainerFactory, log: Logger) {
     this.#access = access;
-    this.#node = node;
+    this.#cluster = cluster;
     this.#factory = factory;
     this.#log = log;
   }
 
   /**
-   * Resolves when every container was opened, or has failed once and is being tried again.
+   * Follows the assignment from now on. Resolves when each container that is assigned now was opened, or has failed once and is
+   * being tried again.
    * @throws what only a person can mend: FORMAT_UNSUPPORTED, NATS_UNSAFE, CONFIG_INVALID, DATA_DIR_LOCKED
    */
-  async start(containerCount: number): Promise<void> {
-    const firsts = Array.from({ length: containerCount }, (_, id) => {
-      const slot: Slot = {
-        id,
-        state: "opening",
-        epoch: 0,
-        epochSeen: 0,
-        restarts: 0,
-        lastError: "",
-        container: undefined,
-        ended: new AbortController(),
-      };
-      this.#slots.push(slot);
-      const first = Promise.withResolvers<unknown>();
-      this.#runs.push(this.#run(slot, first.resolve));
-      return first.promise;
+  async start(): Promise<void> {
+    this.#cluster.onLost(() => {
+      for (const slot of this.#slots) this.#stop(slot, "lost");
     });
+    this.#stopFollowing = this.#cluster.onChange(() => this.#follow());
+    this.#follow();
+    const firsts = this.#slots.flatMap((slot) => (slot.stop ? [slot.first.promise] : []));
     const hopeless = (await Promise.all(firsts)).find((error) =>
       hasCode(error, "FORMAT_UNSUPPORTED", "NATS_UNSAFE", "CONFIG_INVALID", "DATA_DIR_LOCKED"),
     );
@@ -98,8 +109,14 @@ export class ContainerHost {
     throw hopeless;
   }
 
+  /** Containers of the cluster. */
   get count(): number {
-    return this.#slots.length;
+    return this.#cluster.containers;
+  }
+
+  /** True while no container is hosted here. */
+  get isEmpty(): boolean {
+    return this.#slots.every((slot) => !slot.stop);
   }
 
   /** @throws CONTAINER_NOT_OWNED, SHUTTING_DOWN */
@@ -107,6 +124,9 @@ export class ContainerHost {
     const container = this.#slots[id]?.container;
     if (this.#closing.signal.aborted) throw new TributaryError("SHUTTING_DOWN", "the core is stopping");
     if (!container) throw new TributaryError("CONTAINER_NOT_OWNED", `container ${id} is not open here`, { container: id });
+    if (!this.#cluster.holds()) {
+      throw new TributaryError("CONTAINER_NOT_OWNED", `this node's lease ran out; container ${id} may be elsewhere`, { container: id });
+    }
     return container;
   }
 
@@ -125,32 +145,71 @@ export class ContainerHost {
     return () => this.#tieredListeners.delete(listener);
   }
 
+  /** One row for each container of the cluster. */
   status(): HostedStatus[] {
-    return this.#slots.map((slot) => ({
-      container: slot.id,
-      state: slot.state,
-      epoch: slot.epoch,
-      restarts: slot.restarts,
-      lastError: slot.lastError,
-      status: slot.container?.status(),
-    }));
+    return Array.from({ length: this.count }, (_, container) => {
+      const slot = this.#slots[container];
+      const owner = this.#cluster.ownerOf(container);
+      const hosted = slot && (slot.stop || this.#closing.signal.aborted) ? slot : undefined;
+      return {
+        container,
+        state: hosted?.state ?? "elsewhere",
+        epoch: hosted?.epoch ?? owner?.epoch ?? 0,
+        owner: owner?.node ?? "",
+        restarts: slot?.restarts ?? 0,
+        lastError: slot?.lastError ?? "",
+        status: slot?.container?.status(),
+      };
+    });
   }
 
   /** Lets every container flush and stop. */
   async close(): Promise<void> {
     this.#closing.abort();
-    await Promise.all(this.#runs);
+    this.#stopFollowing?.();
+    for (const slot of this.#slots) this.#stop(slot, "closed");
+    await Promise.all(this.#slots.map((slot) => slot.run));
   }
 
-  async #run(slot: Slot, onFirst: (error: unknown) => void): Promise<void> {
+  /** Begins to host what was assigned, and gives away what was taken. */
+  #follow(): void {
+    if (this.#closing.signal.aborted) return;
+    for (let id = 0; id < this.#cluster.containers; id++) {
+      const assigned = this.#cluster.isAssigned(id);
+      let slot = this.#slots[id];
+      if (assigned) {
+        if (!slot) this.#slots[id] = slot = createSlot(id);
+        if (!slot.stop) this.#begin(slot);
+      } else if (slot) {
+        this.#stop(slot, "given away");
+      }
+    }
+  }
+
+  #stop(slot: Slot, why: Stop): void {
+    slot.stop?.abort(why);
+  }
+
+  #begin(slot: Slot): void {
+    const stop = new AbortController();
+    slot.stop = stop;
+    slot.first = Promise.withResolvers();
+    slot.run = this.#run(slot, stop.signal).then(() => {
+      slot.stop = undefined;
+      slot.first.resolve(undefined);
+      // It may have been assigned here again meanwhile.
+      this.#follow();
+    });
+  }
+
+  async #run(slot: Slot, stop: AbortSignal): Promise<void> {
     const { clock } = this.#access;
-    const closing = this.#closing.signal;
     let backoffMs = BACKOFF_MS_MIN;
-    while (!closing.aborted) {
+    while (!stop.aborted) {
       const startedMs = clock.monotonicMs();
-      const failure = await this.#serveOnce(slot, () => onFirst(undefined));
-      onFirst(failure);
-      if (!failure || closing.aborted) break;
+      const failure = await this.#serveOnce(slot, stop);
+      slot.first.resolve(failure);
+      if (!failure || stop.aborted) break;
       slot.state = "failed";
       slot.lastError = failure.code;
       slot.restarts++;
@@ -163,46 +222,117 @@ export class ContainerHost {
         error: failure.message,
         backoffMs,
       });
-      await sleep(clock, backoffMs * (0.5 + this.#access.random.float()), closing);
+      await sleep(clock, backoffMs * (0.5 + this.#access.random.float()), stop);
       backoffMs = Math.min(BACKOFF_MS_MAX, backoffMs * 2);
     }
     slot.state = "closed";
   }
 
-  /** One instance from its epoch to its end. Resolves with what ended it; undefined when it was closed. */
-  async #serveOnce(slot: Slot, onServing: () => void): Promise<TributaryError | undefined> {
+  /** One instance from its epoch to its end. Resolves with what ended it; undefined when it was to stop. */
+  async #serveOnce(slot: Slot, stop: AbortSignal): Promise<TributaryError | undefined> {
     let container: Container | undefined;
     let failure: TributaryError | undefined;
     const ended = new AbortController();
+    const { node } = this.#cluster;
     try {
-      slot.state = "opening";
-      slot.epoch = await winEpoch(this.#access, slot.id, this.#node, slot.epochSeen);
-      container = await this.#factory(slot.id, slot.epoch);
+      const epoch = await this.#takeOver(slot, node, stop);
+      if (epoch === undefined) return undefined;
+      slot.epoch = epoch;
+      this.#cluster.tookOwner(slot.id, { epoch, released: false });
+      container = await this.#factory(slot.id, epoch);
       const end = Promise.withResolvers<TributaryError | undefined>();
       container.onFailed(end.resolve);
       container.onTiered((id) => {
         for (const listener of this.#tieredListeners) listener(id);
       });
       await container.open();
-      for (const listener of this.#openedListeners) listener({ container: slot.id, epoch: slot.epoch, ended: ended.signal });
+      for (const listener of this.#openedListeners) listener({ container: slot.id, epoch, ended: ended.signal });
       slot.container = container;
       slot.ended = ended;
       slot.state = "serving";
-      onServing();
-      failure = await orAborted(end.promise, this.#closing.signal);
+      slot.first.resolve(undefined);
+      failure = await orAborted(end.promise, stop);
     } catch (error) {
       failure = toTributaryError(error);
     }
     slot.container = undefined;
+    slot.state = "closing";
     ended.abort();
+    await this.#end(slot, node, container, failure, stop);
+    return failure;
+  }
+
+  /** Waits until the container may be taken, and wins its next epoch. undefined when it is to stop before. */
+  async #takeOver(slot: Slot, node: Id, stop: AbortSignal): Promise<number | undefined> {
+    const { clock } = this.#access;
+    const forcedMs = clock.monotonicMs() + this.#cluster.handoverMs;
+    slot.state = "opening";
+    while (!stop.aborted) {
+      const forced = clock.monotonicMs() >= forcedMs;
+      const epoch = await winEpoch(this.#access, {
+        container: slot.id,
+        node,
+        above: slot.epochSeen,
+        mayTake: (before) => forced || this.#cluster.mayTake(before),
+      });
+      if (epoch !== undefined) {
+        if (forced) this.#log.warn("a container was taken from an owner that did not release it", { container: slot.id, epoch });
+        return epoch;
+      }
+      slot.state = "waiting";
+      await this.#changeOrDelay(RELEASE_LOOK_MS, stop);
+    }
+    return undefined;
+  }
+
+  /** Stops the instance, and lets the next owner begin at once where it can. */
+  async #end(
+    slot: Slot,
+    node: Id,
+    container: Container | undefined,
+    failure: TributaryError | undefined,
+    stop: AbortSignal,
+  ): Promise<void> {
+    const why: Stop | undefined = stop.aborted ? stop.reason : undefined;
     try {
-      await container?.close();
+      if (why === "lost") await container?.close({ withinMs: 0 });
+      else if (why === "given away") await container?.close({ withinMs: this.#cluster.handoverMs * FLUSH_SHARE });
+      else await container?.close();
     } catch (error) {
       // Nothing acknowledged hangs on it: the next owner replays the log.
       this.#log.warn("a container did not stop cleanly", { container: slot.id, error: toTributaryError(error).message });
     }
-    return failure;
+    if (!this.#cluster.shared || !why || why === "lost" || slot.epoch === 0 || (failure && !container)) return;
+    try {
+      await releaseContainer(this.#access, slot.id, node, slot.epoch);
+      if (node === this.#cluster.node) this.#cluster.tookOwner(slot.id, { epoch: slot.epoch, released: true });
+    } catch (error) {
+      // The next owner waits for a while, or until this node is no member any more.
+      this.#log.warn("a container could not be marked as released", { container: slot.id, code: toTributaryError(error).code });
+    }
   }
+
+  #changeOrDelay(delayMs: number, stop: AbortSignal): Promise<void> {
+    const changed = new AbortController();
+    const forget = this.#cluster.onChange(() => changed.abort());
+    return sleep(this.#access.clock, delayMs, AbortSignal.any([stop, changed.signal])).finally(forget);
+  }
+}
+
+function createSlot(id: number): Slot {
+  return {
+    id,
+    state: "opening",
+    epoch: 0,
+    epochSeen: 0,
+    restarts: 0,
+    lastError: "",
+    container: undefined,
+    ended: new AbortController(),
+    stop: undefined,
+    run: Promise.resolve(),
+    first: Promise.withResolvers(),
+  };
 }
 
 function epochThatDeposed(failure: TributaryError): number {

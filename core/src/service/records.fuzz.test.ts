@@ -86,8 +86,9 @@ it("mutated records of the cluster are read or STORE_CORRUPT, and those of write
     seeds: [{ id: ID }, { count: 3, version: 1 }, { epoch: 4, node: "aa", nonce: "bb" }, { parent: "", name: "gw", firstSeenMs: 5 }],
     run: async (value) => {
       const access = { meta: new MemoryMetaStore(), clock: fastClock(), random: seededRandom(1) };
+      const wish = { container: 0, node: "aa", above: 0, mayTake: () => true };
       for (const key of [...clusterKeys, incarnationKey]) await access.meta.create(key, encodeCbor(value));
-      for (const work of [() => ensureClusterId(access), () => ensureContainerCount(access, 2), () => winEpoch(access, 0, "aa", 0)]) {
+      for (const work of [() => ensureClusterId(access), () => ensureContainerCount(access, 2), () => winEpoch(access, wish)]) {
         const result = await work().catch((error: unknown) => {
           if (!hasCode(error, "STORE_CORRUPT")) throw error;
         });

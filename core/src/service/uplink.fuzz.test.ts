@@ -67,7 +67,7 @@ beforeAll(async () => {
     clock: systemClock,
     random,
     logger: SILENT,
-    options: { cluster: CLUSTER, node: "aa", containers: 1 },
+    options: { cluster: CLUSTER, name: "aa", containers: 1, shared: undefined },
     containerFactory: (id, epoch) => {
       const log = logs.get(id) ?? new MemoryLog();
       logs.set(id, log);

@@ -72,7 +72,7 @@ async function up(options: ServerOptions): Promise<void> {
   ]);
   const common = { config, clock: systemClock, random: systemRandom, logger, phases: phaseListener() };
   const bus = config["nats.url"] === "" ? createMemoryBus() : undefined;
-  const core = await startCoreServer({ ...common, bus });
+  const core = await startCoreServer({ ...common, version: VERSION, bus });
   let gateway: GatewayServer;
   try {
     gateway = await startGatewayServer({ ...common, bus, version: VERSION });
@@ -101,7 +101,8 @@ async function core(options: ServerOptions): Promise<void> {
   const { config, logger } = prepare(options);
   const { startCoreServer } = await import("@tributary/core/server");
   const bus = config["nats.url"] === "" ? createMemoryBus() : undefined;
-  const server = await startCoreServer({ config, clock: systemClock, random: systemRandom, logger, phases: phaseListener(), bus });
+  const common = { config, clock: systemClock, random: systemRandom, logger, phases: phaseListener() };
+  const server = await startCoreServer({ ...common, version: VERSION, bus });
   announce({ core: server }, config, options);
   await runUntilStopped(logger, liveLine({ core: server }, options), [() => server.close(), () => bus?.close()]);
 }

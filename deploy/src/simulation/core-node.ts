@@ -1,5 +1,4 @@
 import { toTributaryError } from "@tributary/common/errors";
-import { newId } from "@tributary/common/names";
 import type { Log } from "@tributary/common/ports/log";
 import { createContainer } from "@tributary/core/container/create-container";
 import { type Core, openCore } from "@tributary/core/core";
@@ -51,7 +50,7 @@ export class CoreNode {
       clock: process.clock,
       random: process.random,
       logger,
-      options: { cluster: "sim", node: newId(process.random, 8), containers: shape.containers },
+      options: { cluster: "sim", name: this.name, containers: shape.containers, shared: undefined },
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
         const store = world.wals[id];
