@@ -48,6 +48,9 @@ export const LIMITS = {
   producersPerStreamMax: 10_000,
   /** MQTT packet ids of QoS 2 publishes kept by one gateway; those of the client that took one longest ago are forgotten first. */
   packetIdsMax: 262_144,
+  /** Runs of events (one an incarnation) that a gateway remembers of a stream, and of all streams together. */
+  localErasPerStreamMax: 1_024,
+  localErasMax: 262_144,
   /** Streams that one gateway keeps. */
   gatewayStreamsMax: 100_000,
   /** Streams that one cluster keeps. */
@@ -56,6 +59,10 @@ export const LIMITS = {
   directoryCacheEntriesMax: 65_536,
   /** Deleted names that are remembered, so that a late retry of their creation is told apart from a new one. */
   deletedStreamsMax: 10_000,
+  /** Ids of deleted streams that a container remembers, so that a registration that comes late brings none of them back. */
+  tombstonesPerContainerMax: 10_000,
+  /** Take-overs that a stream remembers, to tell positions on lost histories from its own. */
+  nonceRangesPerStreamMax: 256,
   /** Earlier ids remembered for each name. */
   pastIdsPerNameMax: 64,
   /** Incarnations remembered for each writer, and writers that a core node counts. */
@@ -70,6 +77,21 @@ export const LIMITS = {
   resolveStreamsMax: 1_024,
   /** Pages of a stream that one fetch request may walk through. */
   fetchPagesMax: 16,
+  /** How long a core node looks for the owner of a container before it gives a request up: longer than a take-over, shorter than a gateway waits. */
+  rerouteMsMax: 4_000,
+  /** How long one core node waits for the answer of another. */
+  nodeRequestMsMax: 10_000,
+  /** Requests of other core nodes that a node works on at once, and their bytes; the same bounds hold for those that it sends. */
+  nodeRequestsInFlightMax: 1_024,
+  nodeRequestBytesInFlightMax: 134_217_728,
+  /** Ends of streams at which one core node waits at other nodes; readers of one end share it. */
+  nodeWaitsMax: 2_048,
+  nodeWaitMsMax: 20_000,
+  /** Payload bytes of a page that travels between core nodes: with keys and numbers around them they fit in a frame. */
+  nodePageBytesMax: 2_097_152,
+  /** Streams in one question of a core node to another, and segments in its answer. */
+  nodeDescribeStreamsMax: 1_024,
+  nodeDescribeSegmentsMax: 65_536,
 } as const;
 
 assert(LIMITS.eventBytesMax < LIMITS.requestBytesMax, "an event fits in a request");

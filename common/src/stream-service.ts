@@ -114,6 +114,8 @@ export interface ReadEvent {
   /** "generation.epoch.number". */
   readonly segment: string;
   readonly ordinal: number;
+  /** Of the take-over under which the core appended it: (segment, nonce, ordinal) names an event for good. A gateway has none. */
+  readonly nonce?: Id;
   readonly writer: Id;
   readonly incarnation: Id;
   readonly lane: Lane;

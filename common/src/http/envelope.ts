@@ -12,6 +12,7 @@ const bufferOf = (data: Uint8Array): Buffer => Buffer.from(data.buffer, data.byt
 export function envelopeLine(event: ReadEvent): string {
   const head =
     `"key":${JSON.stringify(event.key)},"time":${event.timeMs},"segment":"${event.segment}","ordinal":${event.ordinal}` +
+    (event.nonce === undefined ? "" : `,"nonce":"${event.nonce}"`) +
     `,"writer":"${event.writer}","incarnation":"${event.incarnation}","lane":"${event.lane}","number":${event.number}`;
   if (event.gap) {
     const { first, count, reason } = event.gap;
@@ -25,8 +26,9 @@ export function envelopeLine(event: ReadEvent): string {
 /** A page as one CBOR array of maps. */
 export function envelopeCbor(events: readonly ReadEvent[]): Uint8Array {
   return encodeCbor(
-    events.map(({ key, timeMs, segment, ordinal, writer, incarnation, lane, number, data, gap }) => {
-      const head = { kind: gap ? "gap" : "event", key, time: timeMs, segment, ordinal, writer, incarnation, lane, number };
+    events.map(({ key, timeMs, segment, ordinal, nonce, writer, incarnation, lane, number, data, gap }) => {
+      const place = nonce === undefined ? { segment, ordinal } : { segment, ordinal, nonce };
+      const head = { kind: gap ? "gap" : "event", key, time: timeMs, ...place, writer, incarnation, lane, number };
       return gap ? { ...head, first: gap.first, count: gap.count, reason: gap.reason } : { ...head, data };
     }),
   );

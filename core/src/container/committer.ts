@@ -12,6 +12,7 @@ import { DecidedState } from "./decided.ts";
 import type { Durable } from "./durable.ts";
 import { fence } from "./fence.ts";
 import { type Answer, buildFrame, type QueueItem } from "./frame-builder.ts";
+import type { Operation } from "./operations.ts";
 import type { ContainerOptions } from "./options.ts";
 import { OwnWriter } from "./own-batch.ts";
 import { applyLanded, LogHole } from "./recovery.ts";
@@ -28,6 +29,8 @@ export interface CommitterHost {
   readonly container: number;
   readonly epoch: number;
   readonly writerId: Id;
+  /** In each fence of this owner. */
+  readonly takeOver: Operation;
   readonly durable: Durable;
   readonly options: ContainerOptions;
   readonly log: Log;
@@ -204,7 +207,7 @@ export class Committer {
     let failures = 0;
     for (let tries = 0; !this.#stop.signal.aborted; tries++) {
       try {
-        const { landed, fence: position } = await this.#inTime((signal) => fence(log, this.#host, durable, signal));
+        const { landed, fence: position, takeOver } = await this.#inTime((signal) => fence(log, this.#host, durable, signal));
         if (this.#stop.signal.aborted) return;
         for (const record of landed) {
           const changed = applyLanded(durable, record);
@@ -217,7 +220,7 @@ export class Committer {
         const again = new TributaryError("OVERLOADED", "the write-ahead log changed hands or failed; nothing was appended");
         for (const frame of this.#lost.values()) failAll(frame.answers, again);
         this.#lost.clear();
-        this.#open(position);
+        this.#open(position, takeOver);
         return;
       } catch (error) {
         if (hasCode(error, ...FATAL_CODES) || !(error instanceof TributaryError)) throw error;
@@ -233,9 +236,9 @@ export class Committer {
     }
   }
 
-  #open(position: WalPosition): void {
+  #open(position: WalPosition, takeOver: Operation): void {
     const { durable, log, clock, options, random, writerId } = this.#host;
-    durable.apply(position, []);
+    durable.apply(position, [takeOver]);
     this.#attempt = position.attempt;
     this.#writer = new OwnWriter(writerId, newId(random, INCARNATION_BYTES));
     const pipeline: CommitPipeline = new CommitPipeline(

@@ -1,8 +1,9 @@
 import type { TributaryError } from "@tributary/common/errors";
 import type { Block } from "@tributary/common/format/block";
-import type { Id, SegmentId } from "@tributary/common/names";
+import type { Id, SegmentId, StreamName } from "@tributary/common/names";
 import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+import type { NonceRange } from "./nonces.ts";
 
 /**
  * A container owns many segments and one write-ahead log. Everything it answers is durable (rule W3); everything it knows is a
@@ -16,7 +17,7 @@ export interface Container {
    *   and what log and object store throw when they cannot be reached
    */
   open(): Promise<void>;
-  /** Registers the stream's segments in the WAL unless it knows them. */
+  /** Registers the stream's segments in the WAL unless it knows them. @throws STREAM_GONE if a stream of this id was deleted here */
   ensureStream(stream: ContainerStream): Promise<void>;
   knowsStream(streamId: Id): boolean;
   /** A gateway's block. Resolves once everything that it answers is durable (rules W1 to W6). @throws OVERLOADED, LOG_RESULT_UNKNOWN, STORAGE_FULL, BATCH_TOO_LARGE, BLOCK_CORRUPT, CONTAINER_NOT_OWNED */
@@ -37,7 +38,7 @@ export interface Container {
   waitForData(streamId: Id, chain: number, signal: AbortSignal): Promise<void>;
   /** undefined if the stream is unknown here or deleted. Durable facts only. */
   describe(streamId: Id): ContainerStreamState | undefined;
-  /** Nothing of it can be read any more. What its events take in the tier is reclaimed by compaction and retention, not here. */
+  /** Nothing of it can be read any more, and its id is not registered again, known or not. What its events take in the tier is reclaimed by compaction and retention, not here. */
   deleteStream(streamId: Id): Promise<void>;
   status(): ContainerStatus;
   /** Called with the container's id after each flush whose checkpoint is in the WAL. */
@@ -60,12 +61,23 @@ export interface ContainerStream {
   readonly segments: readonly SegmentId[];
   readonly contentType: string;
   readonly closed: boolean;
+  readonly origin?: StreamOrigin;
+}
+
+/** What else the MetaStore says of a stream. The container keeps it, so that a MetaStore that was lost can be had back. */
+export interface StreamOrigin {
+  readonly name: StreamName;
+  readonly createdAtMs: number;
+  /** The container of each of the stream's segments. */
+  readonly containers: readonly number[];
 }
 
 export interface ContainerAppendResult {
   readonly duplicate: boolean;
   /** Chain ordinal behind the last event. */
   readonly nextChain: number;
+  /** Take-overs that lead to `nextChain`, newest first: see positionAt. */
+  readonly ancestry: readonly NonceRange[];
   readonly closed: boolean;
   readonly producerSeq?: number;
 }
@@ -80,7 +92,10 @@ export interface ContainerStreamState {
   readonly firstChain: number;
   readonly nextChain: number;
   readonly closed: boolean;
+  /** Segments that take events. */
   readonly segmentLengths: readonly { readonly segment: SegmentId; readonly length: number }[];
+  /** Under which take-over each event was appended, from the beginning of the chain on. */
+  readonly nonces: readonly NonceRange[];
 }
 
 export interface ContainerStatus {

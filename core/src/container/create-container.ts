@@ -4,7 +4,7 @@ import type { Clock } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { Block } from "@tributary/common/format/block";
 import type { Logger } from "@tributary/common/logger";
-import { bytesToHex, type Id, WRITER_ID_BYTES } from "@tributary/common/names";
+import { bytesToHex, type Id, newId, WRITER_ID_BYTES } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { Log } from "@tributary/common/ports/log";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
@@ -25,7 +25,9 @@ import type {
 } from "./container.ts";
 import type { Durable } from "./durable.ts";
 import { EventReader, type PageBounds } from "./event-reader.ts";
-import { blockItemBytes, ownItemBytes, type QueueItem } from "./frame-builder.ts";
+import { blockItemBytes, type OwnResult, ownItemBytes, type QueueItem } from "./frame-builder.ts";
+import { generationOf } from "./generation.ts";
+import { NONCE_BYTES, nonceAt, positionAt } from "./nonces.ts";
 import { headerBytesMax, type Operation } from "./operations.ts";
 import { CONTAINER_DEFAULTS, type ContainerOptions } from "./options.ts";
 import { LogHole, recover } from "./recovery.ts";
@@ -76,12 +78,14 @@ class WalContainer implements Container {
   /** Why it does not serve. */
   #refusal: TributaryError | undefined;
   #closing = false;
+  readonly #nonce: Id;
   #walFirst = 1;
   #lastReplayMs = 0;
 
   constructor(setup: ContainerSetup) {
     this.id = setup.id;
     this.#setup = setup;
+    this.#nonce = newId(setup.random, NONCE_BYTES);
     this.#options = { ...CONTAINER_DEFAULTS, ...setup.options };
     this.#phases = setup.phases ?? NO_PHASES;
     this.#tier = new TierReader(setup.id, setup.objects, this.#options.blockCacheBytesMax);
@@ -131,6 +135,7 @@ class WalContainer implements Container {
       container: id,
       epoch,
       writerId,
+      takeOver: { type: "take-over", nonce: this.#nonce, endsGeneration: false },
       durable,
       options: this.#options,
       log,
@@ -189,10 +194,12 @@ class WalContainer implements Container {
   async ensureStream(stream: ContainerStream): Promise<void> {
     const { durable } = this.#serving();
     if (durable.state.streams.has(stream.id)) return;
-    const { id: streamId, segments, contentType, closed } = stream;
-    const operation: Operation = { type: "register-stream", streamId, segments, contentType, closed };
+    const { id: streamId, contentType, closed, origin } = stream;
+    const { generation } = durable.state;
+    const segments = stream.segments.map((segment) => ({ ...segment, generation }));
+    const operation: Operation = { type: "register-stream", streamId, segments, contentType, closed, origin };
     await this.#control(headerBytesMax(operation), (decided) => {
-      if (decided.deleting(streamId)) throw new TributaryError("STREAM_GONE", "the stream is being deleted");
+      if (decided.gone(streamId)) throw new TributaryError("STREAM_GONE", "the stream was deleted");
       return decided.head(streamId) ? undefined : operation;
     });
   }
@@ -203,7 +210,7 @@ class WalContainer implements Container {
 
   async deleteStream(streamId: Id): Promise<void> {
     this.#serving();
-    await this.#control(64, (decided) => (decided.head(streamId) ? { type: "delete-stream", streamId } : undefined));
+    await this.#control(64, (decided) => (decided.gone(streamId) ? undefined : { type: "delete-stream", streamId }));
   }
 
   async appendBlock(block: Block): Promise<AppendAnswer> {
@@ -214,7 +221,11 @@ class WalContainer implements Container {
   async append(streamId: Id, request: AppendRequest): Promise<ContainerAppendResult> {
     const bytes = ownItemBytes(request);
     const arrivedAtMs = this.#setup.clock.nowMs();
-    return this.#enqueue(bytes, (resolve, reject) => ({ kind: "own", streamId, request, arrivedAtMs, bytes, resolve, reject }));
+    const result = await this.#enqueue<OwnResult>(bytes, (resolve, reject) => {
+      return { kind: "own", streamId, request, arrivedAtMs, bytes, resolve, reject };
+    });
+    const nonces = this.#running?.durable.state.streams.get(streamId)?.nonces ?? [];
+    return { ...result, ancestry: positionAt(nonces, result.nextChain).ancestry };
   }
 
   #control(bytes: number, decide: Extract<QueueItem, { kind: "control" }>["decide"]): Promise<void> {
@@ -261,7 +272,8 @@ class WalContainer implements Container {
         extent = await this.#tier.extent(ref, streamId, chain);
       }
       const before = events.length;
-      bytes += this.#events.read(extent, chain, { eventsMax: bounds.eventsMax, bytesMax: bounds.bytesMax - bytes }, events);
+      const nonce = nonceAt(this.#stream(streamId).nonces, chain);
+      bytes += this.#events.read(extent, nonce, chain, { eventsMax: bounds.eventsMax, bytesMax: bounds.bytesMax - bytes }, events);
       if (events.length === before) break;
       chain += events.length - before;
     }
@@ -282,6 +294,7 @@ class WalContainer implements Container {
         nextChain: stream.chain,
         closed: stream.closed,
         segmentLengths: stream.segments.map((segment) => ({ segment: segment.id, length: segment.length })),
+        nonces: stream.nonces.slice(),
       }
     );
   }
@@ -377,7 +390,8 @@ class WalContainer implements Container {
     if (error.code !== "FRAME_CORRUPT" || typeof seq !== "number") return;
     try {
       const [record] = await this.#setup.log.read(seq, { recordsMax: 1, bytesMax: 1 });
-      if (record?.seq === seq) await this.#setup.objects.put(quarantineName(this.id, seq, frameHash(record.data)), record.data);
+      if (record?.seq === seq)
+        await this.#setup.objects.put(quarantineName(generationOf(this.#setup.epoch), this.id, seq, frameHash(record.data)), record.data);
     } catch {
       // The log or the store is out of order as well; the error tells the sequence.
     }

@@ -1,5 +1,5 @@
 import type { Slice } from "@tributary/common/format/block";
-import { formatSegmentId, type Id, type SegmentId } from "@tributary/common/names";
+import type { Id, SegmentId } from "@tributary/common/names";
 import type { Operation, SliceDecision } from "./operations.ts";
 import { type ContainerState, findSegment, hashOfLast, type ProducerState, type SegmentState, type StreamState } from "./state.ts";
 
@@ -44,10 +44,10 @@ export class DecidedState {
     return decided ? decided.value : this.#durable.streams.get(streamId);
   }
 
-  /** True while a deletion is decided and not durable: the id must not be registered again. */
-  deleting(streamId: Id): boolean {
+  /** True once a deletion is decided: the id must not be registered again. */
+  gone(streamId: Id): boolean {
     const decided = this.#heads.get(streamId);
-    return decided !== undefined && decided.value === undefined;
+    return decided ? decided.value === undefined : this.#durable.tombstones.has(streamId);
   }
 
   segments(streamId: Id): readonly SegmentId[] {
@@ -57,6 +57,7 @@ export class DecidedState {
 
   /** The segment's next ordinal; undefined if the stream has no such segment. */
   length(streamId: Id, segment: SegmentId): number | undefined {
+    if (segment.generation > this.#durable.generation) return undefined;
     return this.#lengths.get(segmentKey(streamId, segment))?.value ?? this.#durableSegment(streamId, segment)?.length;
   }
 
@@ -92,6 +93,7 @@ export class DecidedState {
         return;
       case "append-block":
       case "tiered":
+      case "take-over":
         return;
     }
   }
@@ -145,6 +147,7 @@ export class DecidedState {
   }
 }
 
-function segmentKey(streamId: Id, segment: SegmentId): string {
-  return streamId + formatSegmentId(segment);
+/** The generation does not matter: only one segment takes events for all that stood in its place before. */
+function segmentKey(streamId: Id, { epoch, number }: SegmentId): string {
+  return `${streamId}${epoch}.${number} `;
 }

@@ -16,7 +16,7 @@ export const NO_CHECKPOINT: Checkpoint = { position: WAL_START, snapshot: undefi
 export class Durable {
   readonly state: ContainerState;
   readonly index: TierIndex;
-  readonly unflushed: Unflushed = new Unflushed();
+  readonly unflushed: Unflushed;
   position: WalPosition;
   /** Sequence of the last stored record that was looked at, void ones included. */
   end: number;
@@ -30,6 +30,7 @@ export class Durable {
   constructor(checkpoint: Checkpoint, loaded: { state: ContainerState; index: TierIndex }) {
     this.state = loaded.state;
     this.index = loaded.index;
+    this.unflushed = new Unflushed(loaded.state.generation);
     this.position = checkpoint.position;
     this.end = checkpoint.position.seq;
     this.checkpoint = checkpoint;

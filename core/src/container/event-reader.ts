@@ -1,7 +1,7 @@
 import { hasCode } from "@tributary/common/errors";
 import { type Block, type EventSlice, type GapSlice, openChunk, type Slice } from "@tributary/common/format/block";
 import { type EventColumns, payloadOf } from "@tributary/common/format/event-columns";
-import { formatSegmentId } from "@tributary/common/names";
+import { formatSegmentId, type Id } from "@tributary/common/names";
 import type { ReadEvent } from "@tributary/common/stream-service";
 import { Lru } from "./lru.ts";
 import type { Extent } from "./unflushed.ts";
@@ -25,10 +25,10 @@ export class EventReader {
   }
 
   /** Appends events of the extent from `chain` on to `page`, at least one. Returns the payload bytes added. */
-  read(extent: Extent, chain: number, bounds: PageBounds, page: ReadEvent[]): number {
+  read(extent: Extent, nonce: Id, chain: number, bounds: PageBounds, page: ReadEvent[]): number {
     const { writer, incarnation, lane } = extent.block;
     const slice = extent.block.slices[extent.slice] as Slice;
-    const common = { segment: formatSegmentId(slice.segment), writer, incarnation, lane };
+    const common = { segment: formatSegmentId(extent.segment), nonce, writer, incarnation, lane };
     if (slice.kind === "gap") {
       page.push({ ...gapEvent(slice, extent), ...common });
       return 0;

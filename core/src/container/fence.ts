@@ -1,6 +1,7 @@
 import { TributaryError } from "@tributary/common/errors";
 import type { Log } from "@tributary/common/ports/log";
 import { FRAME_KIND, type WalPosition } from "./counting.ts";
+import type { Operation } from "./operations.ts";
 import { type Landed, LogHole, replay } from "./recovery.ts";
 import { decodeFrameHead, encodeFrame } from "./wal-frame.ts";
 
@@ -8,6 +9,8 @@ export interface Fenced {
   /** What had landed behind the known end, in order. Certain only now: the fence followed it. */
   readonly landed: readonly Landed[];
   readonly fence: WalPosition;
+  /** What the fence says. */
+  readonly takeOver: Operation;
 }
 
 /**
@@ -17,11 +20,11 @@ export interface Fenced {
  */
 export async function fence(
   log: Log,
-  owner: { readonly container: number; readonly epoch: number },
+  owner: { readonly container: number; readonly epoch: number; readonly takeOver: Operation },
   known: { readonly position: WalPosition; readonly end: number },
   signal: AbortSignal,
 ): Promise<Fenced> {
-  const { container, epoch } = owner;
+  const { container, epoch, takeOver } = owner;
   const landed: Landed[] = [];
   let { position, end } = known;
   try {
@@ -37,7 +40,7 @@ export async function fence(
   if (position.epoch > epoch) throw deposed(epoch, position.epoch);
   const attempt = position.epoch === epoch ? position.attempt + 1 : 1;
   const head = { kind: FRAME_KIND.fence, container, epoch, attempt, number: 0, previousHash: position.hash };
-  const { bytes, hash } = encodeFrame(head, []);
+  const { bytes, hash } = encodeFrame(head, [takeOver]);
   // Too late: another try is under way, and this fence would only end the attempt that it begins.
   if (signal.aborted) throw new TributaryError("LOG_RESULT_UNKNOWN", "the fence was given up");
   let seq: number;
@@ -48,7 +51,7 @@ export async function fence(
     if (last < end) throw new TributaryError("STORE_CORRUPT", `the WAL ends at ${last}, but ${end} was durable: it went back`);
     throw error;
   }
-  return { landed, fence: { seq, epoch, attempt, number: 0, hash } };
+  return { landed, fence: { seq, epoch, attempt, number: 0, hash }, takeOver };
 }
 
 /**

@@ -21,6 +21,9 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
+/** What its take-overs are is known once it is durable. */
+export type OwnResult = Omit<ContainerAppendResult, "ancestry">;
+
 interface BlockItem extends Waiting {
   readonly kind: "block";
   readonly block: Block;
@@ -32,7 +35,7 @@ interface OwnItem extends Waiting {
   readonly streamId: Id;
   readonly request: AppendRequest;
   readonly arrivedAtMs: number;
-  resolve(result: ContainerAppendResult): void;
+  resolve(result: OwnResult): void;
 }
 
 /** An operation on whole streams; `decide` returns nothing where nothing is left to do. */
@@ -165,14 +168,14 @@ class Builder {
     return { slices };
   }
 
-  #decideOwn(item: OwnItem): () => ContainerAppendResult {
+  #decideOwn(item: OwnItem): () => OwnResult {
     const { streamId, request } = item;
     const head = this.#decided.head(streamId);
     if (!head) throw new TributaryError("STREAM_UNKNOWN", "the stream is not known here");
     const { producer, events, close = false } = request;
     const known = producer && this.#decided.producer(streamId, producer.id);
     // Own appends that wait in this frame have no place in the chain yet.
-    const duplicate = (producerSeq?: number): (() => ContainerAppendResult) => {
+    const duplicate = (producerSeq?: number): (() => OwnResult) => {
       this.#operations.push(...this.#own.take());
       const now = this.#decided.head(streamId) ?? head;
       const result = { duplicate: true, nextChain: now.chain, closed: now.closed };

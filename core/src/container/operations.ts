@@ -2,12 +2,15 @@ import { assert } from "@tributary/common/assert";
 import { type Block, decodeBlock } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { MalformedBytes } from "@tributary/common/format/varint";
-import { hexToBytes, type Id, type SegmentId, STREAM_ID_BYTES } from "@tributary/common/names";
+import { LIMITS } from "@tributary/common/limits";
+import { formatStreamName, hexToBytes, type Id, isValidName, type SegmentId, STREAM_ID_BYTES } from "@tributary/common/names";
+import type { StreamOrigin } from "./container.ts";
 import type { WalPosition } from "./counting.ts";
+import { NONCE_BYTES } from "./nonces.ts";
 import { asArray, asBoolean, asCount, asCounts, asHex, asSegments, asText, flattenSegments } from "./wire.ts";
 
 /** What a frame does to a container's state. Decisions are in it, so that replay applies and never decides. */
-export type Operation = RegisterStream | AppendBlock | CloseStream | DeleteStream | SetProducer | SetStreamSeq | Tiered;
+export type Operation = RegisterStream | AppendBlock | CloseStream | DeleteStream | SetProducer | SetStreamSeq | Tiered | TakeOver;
 
 interface RegisterStream {
   readonly type: "register-stream";
@@ -15,6 +18,8 @@ interface RegisterStream {
   readonly segments: readonly SegmentId[];
   readonly contentType: string;
   readonly closed: boolean;
+  /** undefined where it was written before registrations told. */
+  readonly origin?: StreamOrigin | undefined;
 }
 
 /** Slices of the block that are not in `decisions` were refused or known: their events are not part of any stream. */
@@ -65,6 +70,14 @@ interface Tiered {
   readonly checkpoint: Checkpoint;
 }
 
+/** In each fence but those that were written before there were nonces. */
+interface TakeOver {
+  readonly type: "take-over";
+  readonly nonce: Id;
+  /** No frame behind this one counts: the container goes on in the next generation. */
+  readonly endsGeneration: boolean;
+}
+
 /** An object of the tier. Its name follows from container and these numbers: see tier/object-names.ts. */
 export interface ObjectRef {
   readonly epoch: number;
@@ -99,21 +112,28 @@ const HASH_BYTES = 16;
 
 /**
  * Operations of a frame (version 1): CBOR map { b: lengths of the blocks, o: rows }, and the blocks as they are. A row is
- *   [1, streamId, [generation, epoch, number]*, contentType, closed]
+ *   [1, streamId, [generation, epoch, number]*, contentType, closed, name, createdAtMs, containers*]   the last three may be missing
  *   [2, block, own, [slice, skip, ordinal, chain]*]
  *   [3, streamId]   [4, streamId]
  *   [5, streamId, producerId, epoch, seq]
  *   [6, streamId, streamSeq]
  *   [7, [seq, epoch, attempt, number], hash, snapshot, objects]   snapshot and objects: [epoch, attempt, through, bytes, footerBytes]*
- * Ids are byte strings; lists marked * are flat.
+ * Ids are byte strings; lists marked * are flat; containers: [container, of how many segments on]*. A fence also has n, the nonce of the
+ * take-over, and x: true if it ends the generation.
  */
 export function encodeOperations(operations: readonly Operation[]): { header: Uint8Array; blocks: Uint8Array[] } {
   const blocks: Uint8Array[] = [];
-  const rows = operations.map((operation) => encodeRow(operation, blocks));
-  return { header: encodeCbor({ b: blocks.map((block) => block.length), o: rows }), blocks };
+  const rows: unknown[][] = [];
+  let takeOver = {};
+  for (const operation of operations) {
+    if (operation.type === "take-over") {
+      takeOver = { n: hexToBytes(operation.nonce), ...(operation.endsGeneration ? { x: true } : {}) };
+    } else rows.push(encodeRow(operation, blocks));
+  }
+  return { header: encodeCbor({ b: blocks.map((block) => block.length), o: rows, ...takeOver }), blocks };
 }
 
-function encodeRow(operation: Operation, blocks: Uint8Array[]): unknown[] {
+function encodeRow(operation: Exclude<Operation, TakeOver>, blocks: Uint8Array[]): unknown[] {
   switch (operation.type) {
     case "register-stream":
       return [
@@ -122,6 +142,7 @@ function encodeRow(operation: Operation, blocks: Uint8Array[]): unknown[] {
         flattenSegments(operation.segments),
         operation.contentType,
         operation.closed,
+        ...encodeOrigin(operation.origin),
       ];
     case "append-block": {
       blocks.push(operation.block.bytes);
@@ -152,7 +173,7 @@ function encodeRow(operation: Operation, blocks: Uint8Array[]): unknown[] {
 
 /** The inverse; blocks are views into `bytes`, which begins with them. @throws MalformedBytes, BLOCK_CORRUPT, FORMAT_UNSUPPORTED */
 export function decodeOperations(header: Uint8Array, bytes: Uint8Array): Operation[] {
-  const { b, o } = decodeCbor(header) as { b?: unknown; o?: unknown };
+  const { b, o, n, x } = decodeCbor(header) as { b?: unknown; o?: unknown; n?: unknown; x?: unknown };
   const blocks: Block[] = [];
   let at = 0;
   for (const length of asCounts(b, 1)) {
@@ -161,7 +182,37 @@ export function decodeOperations(header: Uint8Array, bytes: Uint8Array): Operati
     at += length;
   }
   if (at !== bytes.length) throw new MalformedBytes("bytes are left over behind the blocks");
-  return asArray(o).map((row) => decodeRow(asArray(row), blocks));
+  const operations = asArray(o).map((row) => decodeRow(asArray(row), blocks));
+  if (n === undefined) return operations;
+  const endsGeneration = x !== undefined && asBoolean(x);
+  return [{ type: "take-over", nonce: asHex(n, NONCE_BYTES), endsGeneration }, ...operations];
+}
+
+/** Name, time of creation, and containers in runs. */
+export function encodeOrigin(origin: StreamOrigin | undefined): [] | [name: string, createdAtMs: number, containers: number[]] {
+  if (!origin) return [];
+  const runs: number[] = [];
+  for (const container of origin.containers) {
+    if (runs.at(-2) === container) runs.push((runs.pop() as number) + 1);
+    else runs.push(container, 1);
+  }
+  return [formatStreamName(origin.name), origin.createdAtMs, runs];
+}
+
+/** The inverse, of the end of a row. @throws MalformedBytes */
+export function decodeOrigin(row: readonly unknown[]): StreamOrigin | undefined {
+  const [name, createdAtMs, runs] = row;
+  if (name === undefined) return undefined;
+  const [scope = "", stream = "", ...rest] = asText(name).split("/");
+  if (!isValidName(scope) || !isValidName(stream) || rest.length > 0) throw new MalformedBytes("a stream's name is none");
+  const flat = asCounts(runs, 2);
+  const containers: number[] = [];
+  for (let i = 0; i < flat.length; i += 2) {
+    const count = flat[i + 1] as number;
+    if (containers.length + count > LIMITS.segmentsPerStreamMax) throw new MalformedBytes("a stream has too many segments");
+    for (let of = 0; of < count; of++) containers.push(flat[i] as number);
+  }
+  return { name: { scope, stream }, createdAtMs: asCount(createdAtMs), containers };
 }
 
 function decodeRow(row: readonly unknown[], blocks: readonly Block[]): Operation {
@@ -174,6 +225,7 @@ function decodeRow(row: readonly unknown[], blocks: readonly Block[]): Operation
         segments: asSegments(row[2]),
         contentType: asText(row[3]),
         closed: asBoolean(row[4]),
+        origin: decodeOrigin(row.slice(5)),
       };
     case OPERATION.appendBlock: {
       const block = blocks[asCount(row[1])];
@@ -252,7 +304,8 @@ export function headerBytesMax(operation: Operation): number {
     case "append-block":
       return 64 + operation.decisions.length * 32;
     case "register-stream":
-      return 128 + operation.contentType.length * 3 + operation.segments.length * 15;
+      // A name has at most 257 characters, and each run of containers two numbers.
+      return 512 + operation.contentType.length * 3 + operation.segments.length * 15 + (operation.origin?.containers.length ?? 0) * 10;
     case "set-producer":
       return 96 + operation.producerId.length * 3;
     case "set-stream-seq":

@@ -5,7 +5,12 @@ import { SEGMENT } from "./testing/gateway.ts";
 
 describe("producers of a stream", () => {
   it("are forgotten in the order of their last use", () => {
-    const stream = new ContainerState().register("a".repeat(32), [SEGMENT], "text/plain", false);
+    const stream = new ContainerState().register({
+      streamId: "a".repeat(32),
+      segments: [SEGMENT],
+      contentType: "text/plain",
+      closed: false,
+    });
     const max = LIMITS.producersPerStreamMax;
     for (let i = 0; i < max; i++) setProducer(stream, `p${i}`, { epoch: 0, seq: 0 });
     setProducer(stream, "p0", { epoch: 0, seq: 1 });

@@ -2,6 +2,8 @@ import { assert } from "@tributary/common/assert";
 import type { BlockWriter, Slice } from "@tributary/common/format/block";
 import { LIMITS } from "@tributary/common/limits";
 import { type Id, LANES, type SegmentId } from "@tributary/common/names";
+import type { StreamOrigin } from "./container.ts";
+import { NO_NONCE, type NonceRange, noteNonce } from "./nonces.ts";
 import { type AppendBlock, eventsAdded, type Operation } from "./operations.ts";
 
 /** What the core has of one (segment, writer, incarnation, lane) (rule W2). */
@@ -32,7 +34,11 @@ export interface ProducerState {
 export interface StreamState {
   readonly id: Id;
   readonly contentType: string;
-  readonly segments: readonly SegmentState[];
+  /** undefined if it was registered before registrations told. */
+  readonly origin: StreamOrigin | undefined;
+  /** Those that take events. Those of earlier generations are sealed. */
+  segments: readonly SegmentState[];
+  readonly sealed: { readonly id: SegmentId; readonly length: number }[];
   /** Chain ordinal of the next event. */
   chain: number;
   closed: boolean;
@@ -40,6 +46,7 @@ export interface StreamState {
   streamSeq: string;
   /** In order of their last use; at most LIMITS.producersPerStreamMax. */
   readonly producers: Map<string, ProducerState>;
+  readonly nonces: NonceRange[];
 }
 
 /** Key of a writer's entry in a segment: writer, incarnation and lane. */
@@ -47,16 +54,29 @@ export function writerKey(writer: BlockWriter, incarnation: Id = writer.incarnat
   return writer.writer + incarnation + LANES.indexOf(writer.lane);
 }
 
+export interface Registration {
+  readonly streamId: Id;
+  readonly segments: readonly SegmentId[];
+  readonly contentType: string;
+  readonly origin?: StreamOrigin | undefined;
+  readonly closed: boolean;
+}
+
 /** The durable state of a container: a pure fold over the operations of its counting frames. */
 export class ContainerState {
   readonly streams: Map<Id, StreamState> = new Map();
+  /** Ids that must not be registered again, oldest first. */
+  readonly tombstones: Set<Id> = new Set();
   /** Events of all streams, deleted ones included. */
   events = 0;
+  /** Of the owner under whom events are appended now. */
+  nonce: Id = NO_NONCE;
+  generation = 0;
 
   apply(operation: Operation): void {
     switch (operation.type) {
       case "register-stream":
-        this.register(operation.streamId, operation.segments, operation.contentType, operation.closed);
+        this.register(operation);
         return;
       case "append-block":
         this.#append(operation);
@@ -65,7 +85,7 @@ export class ContainerState {
         this.stream(operation.streamId).closed = true;
         return;
       case "delete-stream":
-        this.streams.delete(operation.streamId);
+        this.delete(operation.streamId);
         return;
       case "set-producer":
         setProducer(this.stream(operation.streamId), operation.producerId, { epoch: operation.epoch, seq: operation.seq });
@@ -73,24 +93,56 @@ export class ContainerState {
       case "set-stream-seq":
         this.stream(operation.streamId).streamSeq = operation.streamSeq;
         return;
+      case "take-over":
+        this.nonce = operation.nonce;
+        return;
       case "tiered":
         return;
     }
   }
 
-  register(id: Id, segments: readonly SegmentId[], contentType: string, closed: boolean): StreamState {
+  register(registration: Registration): StreamState {
+    const { streamId: id, segments, contentType, origin, closed } = registration;
     assert(!this.streams.has(id), "a stream is registered once");
+    // Logs from before there were tombstones have such registrations.
+    this.tombstones.delete(id);
     const stream: StreamState = {
       id,
       contentType,
+      origin,
       segments: segments.map((segment) => ({ id: segment, length: 0, writers: new Map() })),
+      sealed: [],
       chain: 0,
       closed,
       streamSeq: "",
       producers: new Map(),
+      nonces: [],
     };
     this.streams.set(id, stream);
     return stream;
+  }
+
+  delete(id: Id): void {
+    this.streams.delete(id);
+    this.tombstones.add(id);
+    if (this.tombstones.size <= LIMITS.tombstonesPerContainerMax) return;
+    for (const oldest of this.tombstones) {
+      this.tombstones.delete(oldest);
+      return;
+    }
+  }
+
+  /**
+   * The state from which a new generation begins: every segment is sealed where it ends, and another takes its place, which knows
+   * what its writers have appended (rules L5, W4).
+   */
+  raise(generation: number): void {
+    assert(generation > this.generation, "generations ascend");
+    this.generation = generation;
+    for (const stream of this.streams.values()) {
+      for (const { id, length } of stream.segments) stream.sealed.push({ id, length });
+      stream.segments = stream.segments.map(({ id, writers }) => ({ id: { ...id, generation }, length: 0, writers }));
+    }
   }
 
   stream(id: Id): StreamState {
@@ -110,6 +162,7 @@ export class ContainerState {
       assert(segment.length === decision.ordinal && stream.chain === decision.chain, "an append continues its segment and its chain");
       const added = eventsAdded(operation, decision);
       assert(added > 0, "an append adds something");
+      noteNonce(stream.nonces, this.nonce, stream.chain);
       segment.length += added;
       stream.chain += added;
       this.events += added;
@@ -118,14 +171,15 @@ export class ContainerState {
   }
 }
 
+/** The segment that takes events for the one named: itself, or the one that stands in its place in a later generation. */
 export function findSegment(stream: StreamState, id: SegmentId): SegmentState | undefined {
   // In a stream's first epoch the number is the position.
   const guess = stream.segments[id.number];
-  return guess && sameSegment(guess.id, id) ? guess : stream.segments.find((segment) => sameSegment(segment.id, id));
+  return guess && takesFor(guess.id, id) ? guess : stream.segments.find((segment) => takesFor(segment.id, id));
 }
 
-function sameSegment(a: SegmentId, b: SegmentId): boolean {
-  return a.number === b.number && a.epoch === b.epoch && a.generation === b.generation;
+function takesFor(segment: SegmentId, named: SegmentId): boolean {
+  return segment.number === named.number && segment.epoch === named.epoch && segment.generation >= named.generation;
 }
 
 export function hashOfLast(slice: Slice): number {

@@ -1,11 +1,13 @@
 import type { Block, Slice } from "@tributary/common/format/block";
-import type { Id } from "@tributary/common/names";
+import type { Id, SegmentId } from "@tributary/common/names";
 import { type AppendBlock, eventsAdded, type Operation } from "./operations.ts";
 
 /** Events of one stream that follow each other in its chain and lie in one slice of a block. */
 export interface Extent {
   readonly chain: number;
   readonly count: number;
+  /** The segment that took them, which the slice may name by its predecessor. */
+  readonly segment: SegmentId;
   /** Segment ordinal of the first event. */
   readonly ordinal: number;
   readonly block: Block;
@@ -35,6 +37,12 @@ export class Unflushed {
   }
   #changes = 0;
   readonly #extents = new Map<Id, Extent[]>();
+  /** All segments that take events are of this one. */
+  readonly #generation: number;
+
+  constructor(generation: number) {
+    this.#generation = generation;
+  }
 
   add(seq: number, operations: readonly Operation[]): void {
     let bytes = 0;
@@ -85,6 +93,7 @@ export class Unflushed {
       const extent: Extent = {
         chain: decision.chain,
         count: eventsAdded(operation, decision),
+        segment: { ...slice.segment, generation: this.#generation },
         ordinal: decision.ordinal,
         block: operation.block,
         slice: decision.slice,
@@ -98,7 +107,7 @@ export class Unflushed {
 }
 
 function isChange(operations: readonly Operation[]): boolean {
-  return operations.some((operation) => operation.type !== "tiered");
+  return operations.some((operation) => operation.type !== "tiered" && operation.type !== "take-over");
 }
 
 /** The last of `count` ascending values that is not above `value`; 0 if all are. */

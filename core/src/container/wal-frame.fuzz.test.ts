@@ -35,7 +35,13 @@ function checkFrame(bytes: Uint8Array): void {
 }
 
 it("mutated frames are read, and then written as they are read, or refused", async () => {
-  await fuzzBytes({ name: "wal-frame", beside, seeds: [golden], mend, run: checkFrame });
+  await fuzzBytes({
+    name: "wal-frame",
+    beside,
+    seeds: [golden, new Uint8Array(readFileSync(new URL("golden/wal-frame-v1-fence.bin", beside)))],
+    mend,
+    run: checkFrame,
+  });
 });
 
 it("frames with mutated operations are read or refused", async () => {

@@ -59,6 +59,19 @@ describe("WAL frame", () => {
     expect(Buffer.compare(encodeFrame(frame, frame.operations).bytes, golden)).toBe(0);
   });
 
+  it("still reads what fences and registrations say since there are nonces", () => {
+    const golden = new Uint8Array(readFileSync(new URL("./golden/wal-frame-v1-fence.bin", import.meta.url)));
+    const head = { ...HEAD, kind: FRAME_KIND.fence, number: 0 };
+    const registration = { type: "register-stream", streamId: STREAM, segments: [SEGMENT], contentType: "a/b", closed: false } as const;
+    const origin = { name: { scope: "plant", stream: "press" }, createdAtMs: 1_795_162_530_250, containers: [7, 7, 9] };
+    const operations: readonly Operation[] = [
+      { type: "take-over", nonce: "0123456789abcdef", endsGeneration: true },
+      { ...registration, origin },
+    ];
+    expect(decodeFrame(golden)).toEqual({ ...head, operations });
+    expect(Buffer.compare(encodeFrame(head, operations).bytes, golden)).toBe(0);
+  });
+
   it("refuses every flipped bit and every truncation", () => {
     const { bytes } = encodeFrame(HEAD, OPERATIONS.slice(0, 2));
     for (let bit = 0; bit < bytes.length * 8; bit++) {

@@ -4,10 +4,12 @@ import { encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import type { StreamOrigin } from "../container/container.ts";
 import type { WalPosition } from "../container/counting.ts";
 import { DecidedState } from "../container/decided.ts";
 import { Durable, emptyTier, NO_CHECKPOINT } from "../container/durable.ts";
 import { buildFrame, type QueueItem } from "../container/frame-builder.ts";
+import type { Operation } from "../container/operations.ts";
 import { OwnWriter } from "../container/own-batch.ts";
 import { block, numbered, SEGMENT } from "../container/testing/gateway.ts";
 import { applyFooter, buildFlushObject, type FlushObject } from "./flush-object.ts";
@@ -21,6 +23,7 @@ const SEGMENTS = [SEGMENT, { ...SEGMENT, number: 1 }];
 
 type Action =
   | { readonly do: "register" | "delete" | "close"; readonly stream: number }
+  | { readonly do: "take-over"; readonly nonce: string }
   | { readonly do: "own"; readonly stream: number; readonly producer: number; readonly seq: string; readonly key: string }
   | {
       readonly do: "block";
@@ -34,6 +37,7 @@ type Action =
 const stream = fc.nat(STREAMS.length - 1);
 const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: fc.constant("register" as const), stream }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("take-over" as const), nonce: fc.constantFrom("0a".repeat(8), "0b".repeat(8)) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constantFrom("delete" as const, "close" as const), stream }) },
   {
     weight: 4,
@@ -66,13 +70,30 @@ class Machine {
   readonly #decided = new DecidedState(this.durable.state);
   readonly #writer = new OwnWriter("f".repeat(32), "e".repeat(16));
   readonly #producerSeqs = new Map<string, number>();
+  readonly #tellsOrigins: boolean;
+
+  constructor(tellsOrigins = true) {
+    this.#tellsOrigins = tellsOrigins;
+  }
 
   do(action: Action): void {
+    if (action.do === "take-over") {
+      this.#durable([{ type: "take-over", nonce: action.nonce, endsGeneration: false }]);
+      return;
+    }
     const streamId = STREAMS[action.stream] as Id;
     const waiting = { bytes: 100, resolve: () => {}, reject: () => {} };
     const control = (decide: Extract<QueueItem, { kind: "control" }>["decide"]): QueueItem => ({ kind: "control", decide, ...waiting });
     if (action.do === "register") {
-      const operation = { type: "register-stream", streamId, segments: SEGMENTS, contentType: "t/p", closed: false } as const;
+      const origin = { name: { scope: "plant", stream: `s${action.stream}` }, createdAtMs: 1_795_162_530_250, containers: [4, 4] };
+      const operation = {
+        type: "register-stream",
+        streamId,
+        segments: SEGMENTS,
+        contentType: "t/p",
+        closed: false,
+        ...this.#origin(origin),
+      } as const;
       this.#frame(control((decided) => (decided.head(streamId) ? undefined : operation)));
     } else if (action.do === "delete") {
       this.#producerSeqs.clear();
@@ -109,12 +130,20 @@ class Machine {
     const { position } = this.durable;
     const frame = position.number + 1;
     const built = buildFrame([item], { decided: this.#decided, writer: this.#writer, frame, bytesTarget: 1, bytesMax: 1_000_000 });
-    if (built.operations.length > 0) {
-      const next: WalPosition = { seq: position.seq + 1, epoch: 2, attempt: 1, number: frame, hash: String(frame % 10).repeat(32) };
-      this.durable.apply(next, built.operations);
-      this.#decided.settle(frame);
-    }
+    if (built.operations.length > 0) this.#durable(built.operations);
     for (const answer of built.answers) answer.deliver();
+  }
+
+  #durable(operations: readonly Operation[]): void {
+    const { position } = this.durable;
+    const frame = position.number + 1;
+    const next: WalPosition = { seq: position.seq + 1, epoch: 2, attempt: 1, number: frame, hash: String(frame % 10).repeat(32) };
+    this.durable.apply(next, operations);
+    this.#decided.settle(frame);
+  }
+
+  #origin(origin: StreamOrigin): { origin?: StreamOrigin } {
+    return this.#tellsOrigins ? { origin } : {};
   }
 
   /** `between` happens after each step of the flush. */
@@ -210,9 +239,8 @@ describe("objects of the tier", () => {
     expect(decodeBlock(object.bytes.subarray(at, at + length)).slices[0]).toMatchObject({ first: 3, last: 6 });
   });
 
-  it("are read as they were written in version 1", () => {
-    const golden = (name: string) => new Uint8Array(readFileSync(new URL(`./golden/${name}`, import.meta.url)));
-    const machine = new Machine();
+  const golden = (name: string) => new Uint8Array(readFileSync(new URL(`./golden/${name}`, import.meta.url)));
+  const live = (machine: Machine) => {
     machine.do({ do: "register", stream: 0 });
     machine.do({ do: "register", stream: 1 });
     machine.do({ do: "block", stream: 0, writer: 0, from: 1, to: 3, segment: 1 });
@@ -221,15 +249,32 @@ describe("objects of the tier", () => {
     machine.do({ do: "delete", stream: 0 });
     machine.do({ do: "register", stream: 2 });
     machine.do({ do: "block", stream: 2, writer: 1, from: 1, to: 2, segment: 0 });
+    return machine;
+  };
+  const snapshotOf = ({ durable: { state, position, index } }: Machine, object: FlushObject) =>
+    encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(snapshotRecord(4, state, position, index, object))).bytes;
+
+  it("are read as they were written in version 1", () => {
+    const machine = live(new Machine(false));
     const object = machine.flush();
-    const stored = golden("tier-object-v1.bin");
-    expect(readFooter(decodeFooter("golden", OBJECT_KIND.blocks, stored))).toEqual(footerOf(object));
-    const { state, position, index } = machine.durable;
+    const stored = readFooter(decodeFooter("golden", OBJECT_KIND.blocks, golden("tier-object-v1.bin")));
+    expect(stored).toEqual({ ...footerOf(object), nonces: [] });
     const snapshot = readSnapshot(decodeFooter("golden", OBJECT_KIND.snapshot, golden("tier-snapshot-v1.bin")));
-    const record = snapshotRecord(4, state, position, index, object);
-    expect(snapshot).toEqual(
-      readSnapshot(decodeFooter("now", OBJECT_KIND.snapshot, encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(record)).bytes)),
-    );
+    const now = readSnapshot(decodeFooter("now", OBJECT_KIND.snapshot, snapshotOf(machine, object)));
+    now.state.tombstones.clear();
+    expect({ ...snapshot, index: snapshot.index.runs }).toEqual({ ...now, index: now.index.runs });
+  });
+
+  it("are read and written as they were since they tell of take-overs, deletions and names", () => {
+    const machine = new Machine();
+    machine.do({ do: "take-over", nonce: "0a".repeat(8) });
+    live(machine);
+    machine.do({ do: "take-over", nonce: "0b".repeat(8) });
+    machine.do({ do: "block", stream: 2, writer: 1, from: 3, to: 3, segment: 0 });
+    const object = machine.flush();
+    expect(Buffer.compare(object.bytes, golden("tier-object-v1-nonces.bin"))).toBe(0);
+    machine.durable.state.raise(2);
+    expect(Buffer.compare(snapshotOf(machine, object), golden("tier-snapshot-v1-nonces.bin"))).toBe(0);
   });
 
   it("are refused with any bit of the footer changed", () => {

@@ -2,6 +2,8 @@ import type { Block, Slice } from "@tributary/common/format/block";
 import { encodeCborMap } from "@tributary/common/format/cbor";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { WalPosition } from "../container/counting.ts";
+import { generationOf } from "../container/generation.ts";
+import { NO_NONCE, noteNonce } from "../container/nonces.ts";
 import type { ObjectRef } from "../container/operations.ts";
 import {
   type ContainerState,
@@ -15,7 +17,6 @@ import {
 } from "../container/state.ts";
 import type { Extent, Unflushed, UnflushedFrame } from "../container/unflushed.ts";
 import { Numbering } from "./numbering.ts";
-import { GENERATION } from "./object-names.ts";
 import { type Columns, EXTENT_COLUMNS, emptyColumns, type Footer, footerRecord, NUMBER_COLUMNS } from "./tier-footer.ts";
 import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
 
@@ -78,7 +79,8 @@ export function* buildFlushObject(
   const live = (ids: Iterable<Id>) => [...ids].flatMap((id) => state.streams.get(id) ?? []);
   const small = {
     ...owner,
-    generation: GENERATION,
+    generation: generationOf(owner.epoch),
+    nonce: state.nonce,
     from: frames[0]?.seq ?? position.seq,
     position,
     previous,
@@ -89,7 +91,14 @@ export function* buildFlushObject(
       segments: stream.segments.map((segment) => segment.id),
       contentType: stream.contentType,
       closed: stream.closed,
+      origin: stream.origin,
     })),
+    nonces: parts.flatMap((part) => {
+      const { from } = spanOf(part);
+      return part.stream.nonces
+        .filter((range) => range.from >= from)
+        .map((range) => ({ stream: streams.of(part.stream.id), nonce: range.nonce, from: range.from }));
+    }),
     closed: live(changes.closed).map((stream) => streams.of(stream.id)),
     deleted: [...changes.deleted].map((id) => streams.of(id)),
     streamSeqs: live(changes.streamSeqs).map((stream) => ({ stream: streams.of(stream.id), streamSeq: stream.streamSeq })),
@@ -172,6 +181,7 @@ function collectChanges(frames: readonly UnflushedFrame[]): Changes {
           break;
         }
         case "tiered":
+        case "take-over":
           break;
       }
     }
@@ -203,9 +213,8 @@ function* layOut(
   for (const { stream, extents: list, count } of parts) {
     const position = streams.of(stream.id);
     for (let i = 0; i < count; i++) {
-      const { block, slice: at, skip, ordinal, chain, count: events } = list[i] as Extent;
+      const { block, slice: at, skip, segment, ordinal, chain, count: events } = list[i] as Extent;
       const slice = block.slices[at] as Slice;
-      const { segment } = slice;
       extents.s.push(position);
       extents.b.push(blocks.get(block) as number);
       extents.i.push(at);
@@ -242,8 +251,8 @@ function noteNumber(numbers: Map<WriterEntry, WriterNumber>, entry: WriterEntry,
 /** What the footer of a later object adds to a state read from the tier: where each of its streams begins in it. All of it is tiered. */
 export function applyFooter(state: ContainerState, footer: Footer): Map<Id, number> {
   const id = (stream: number) => footer.streams[stream] as Id;
-  for (const stream of footer.deleted) state.streams.delete(id(stream));
-  for (const { stream, segments, contentType, closed } of footer.registered) state.register(id(stream), segments, contentType, closed);
+  for (const stream of footer.deleted) state.delete(id(stream));
+  for (const { stream, ...registration } of footer.registered) state.register({ streamId: id(stream), ...registration });
   const starts = new Map<Id, number>();
   const { extents, numbers } = footer;
   const segmentAt = (columns: Readonly<Record<"g" | "e" | "n", number[]>>, i: number): SegmentId => ({
@@ -260,6 +269,12 @@ export function applyFooter(state: ContainerState, footer: Footer): Map<Id, numb
     const segment = findSegment(stream, segmentAt(extents, i));
     if (segment) segment.length = (extents.o[i] as number) + count;
   });
+  for (const { stream, nonce, from } of footer.nonces) noteNonce(state.stream(id(stream)).nonces, nonce, from);
+  for (const streamId of starts.keys()) {
+    const { nonces } = state.stream(streamId);
+    if (nonces.length === 0) noteNonce(nonces, NO_NONCE, 0);
+  }
+  state.nonce = footer.nonce;
   numbers.s.forEach((position, i) => {
     const segment = findSegment(state.stream(id(position)), segmentAt(numbers, i));
     if (!segment) return;

@@ -1,22 +1,43 @@
+import { EPOCHS_PER_GENERATION, epochBefore, generationOf } from "../container/generation.ts";
 import type { ObjectRef } from "../container/operations.ts";
-
-/** Raised when state was found to have gone back (rule L5). */
-export const GENERATION = 0;
 
 export type ObjectKind = "blocks" | "snapshot";
 
 /**
- * "g{generation}/c{container}/{kind}/{epoch}-{attempt}-{through}.trib", the numbers padded so that names sort as they were written.
- * A deposed owner's objects carry another epoch or attempt, so they never collide (rule L2).
+ * "g{generation}/c{container}/{kind}/{epoch}-{attempt}-{through}.trib", the numbers padded so that names sort as they were written;
+ * epochs are counted from the beginning of their generation. A deposed owner's objects carry another epoch or attempt, so they never collide (rule L2).
  */
 export function objectName(container: number, kind: ObjectKind, ref: Pick<ObjectRef, "epoch" | "attempt" | "through">): string {
-  const numbers = [pad(ref.epoch, 10), pad(ref.attempt, 10), pad(ref.through, 16)].join("-");
-  return `g${GENERATION}/c${pad(container, 5)}/${kind}/${numbers}.trib`;
+  const numbers = [pad(ref.epoch % EPOCHS_PER_GENERATION, 10), pad(ref.attempt, 10), pad(ref.through, 16)].join("-");
+  return `${folderOf(generationOf(ref.epoch), container)}/${kind}/${numbers}.trib`;
+}
+
+const NAME_PATTERN = /\/(\d{10})-(\d{10})-(\d{16})\.trib$/;
+
+/** What the name of an object of a generation says; undefined if it is none. */
+export function parseObjectName(generation: number, name: string): Pick<ObjectRef, "epoch" | "attempt" | "through"> | undefined {
+  const match = NAME_PATTERN.exec(name);
+  if (!match) return undefined;
+  return { epoch: epochBefore(generation) + Number(match[1]), attempt: Number(match[2]), through: Number(match[3]) };
+}
+
+/** From what a generation of a container began. */
+export function rootName(container: number, generation: number): string {
+  return `${folderOf(generation, container)}/root`;
+}
+
+/** What the names of all objects of one kind begin with. */
+export function objectPrefix(container: number, kind: ObjectKind, generation: number): string {
+  return `${folderOf(generation, container)}/${kind}/`;
 }
 
 /** Where a record that fails its checks is copied to. */
-export function quarantineName(container: number, seq: number, hash: string): string {
-  return `g${GENERATION}/c${pad(container, 5)}/quarantine/${pad(seq, 16)}-${hash}.frame`;
+export function quarantineName(generation: number, container: number, seq: number, hash: string): string {
+  return `${folderOf(generation, container)}/quarantine/${pad(seq, 16)}-${hash}.frame`;
+}
+
+function folderOf(generation: number, container: number): string {
+  return `g${generation}/c${pad(container, 5)}`;
 }
 
 function pad(value: number, digits: number): string {

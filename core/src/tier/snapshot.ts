@@ -1,13 +1,24 @@
 import { MalformedBytes } from "@tributary/common/format/varint";
 import { hexToBytes, type Id } from "@tributary/common/names";
 import type { WalPosition } from "../container/counting.ts";
-import { decodeRefs, flattenRefs } from "../container/operations.ts";
+import { generationOf } from "../container/generation.ts";
+import { NO_NONCE, noteNonce } from "../container/nonces.ts";
+import { decodeOrigin, decodeRefs, encodeOrigin, flattenRefs } from "../container/operations.ts";
 import { ContainerState, setProducer, setWriter } from "../container/state.ts";
 import { asArray, asCount, asText } from "../container/wire.ts";
 import type { FlushObject } from "./flush-object.ts";
 import { Numbering } from "./numbering.ts";
-import { GENERATION } from "./object-names.ts";
-import { concatHex, concatWriters, emptyColumns, readColumns, readPosition, splitHex, splitWriters } from "./tier-footer.ts";
+import {
+  concatHex,
+  concatWriters,
+  emptyColumns,
+  readColumns,
+  readNonce,
+  readPosition,
+  splitHex,
+  splitNonces,
+  splitWriters,
+} from "./tier-footer.ts";
 import { TierIndex } from "./tier-index.ts";
 
 const STREAM_COLUMNS = ["k", "c", "z", "m", "r", "p"] as const;
@@ -15,6 +26,8 @@ const SEGMENT_COLUMNS = ["g", "e", "n", "l", "w"] as const;
 const WRITER_COLUMNS = ["w", "l", "h"] as const;
 const RUN_COLUMNS = ["c", "o"] as const;
 const PRODUCER_COLUMNS = ["e", "q"] as const;
+const SEALED_COLUMNS = ["s", "g", "e", "n", "l"] as const;
+const NONCE_COLUMNS = ["s", "n", "c"] as const;
 
 /**
  * Snapshot (CBOR map): the whole state of a container at a WAL position, so that recovery does not begin with its first object.
@@ -31,6 +44,12 @@ const PRODUCER_COLUMNS = ["e", "q"] as const;
  *   w            writer entries, segment by segment: w writer, l last number, h hash of that event + 1 (0: a gap)
  *   r            runs, stream by stream: c chain ordinal, o object
  *   d, e         producers, stream by stream, in order of use: ids; e epoch, q sequence
+ * and, which may be missing:
+ *   y            sealed segments: s stream, g/e/n id, l length
+ *   j, k         nonces, 8 bytes each; take-overs under which streams went on, stream by stream: s stream, n nonce, c chain ordinal
+ *   v            nonce of the owner at p
+ *   x            ids of deleted streams, oldest first, 16 bytes each
+ *   m            of each stream: [] or [name, createdAtMs, containers*]
  */
 export function snapshotRecord(
   container: number,
@@ -47,9 +66,27 @@ export function snapshotRecord(
   const w = emptyColumns(WRITER_COLUMNS);
   const r = emptyColumns(RUN_COLUMNS);
   const e = emptyColumns(PRODUCER_COLUMNS);
+  const y = emptyColumns(SEALED_COLUMNS);
+  const k = emptyColumns(NONCE_COLUMNS);
+  const nonces = new Numbering();
+  const m: unknown[] = [];
   const u: string[] = [];
   const d: string[] = [];
   for (const stream of state.streams.values()) {
+    const number = m.length;
+    m.push(encodeOrigin(stream.origin));
+    for (const { id, length } of stream.sealed) {
+      y.s.push(number);
+      y.g.push(id.generation);
+      y.e.push(id.epoch);
+      y.n.push(id.number);
+      y.l.push(length);
+    }
+    for (const { nonce, from } of stream.nonces) {
+      k.s.push(number);
+      k.n.push(nonces.of(nonce));
+      k.c.push(from);
+    }
     const runs = index.runs.get(stream.id) ?? { from: [], object: [] };
     a.k.push(contentTypes.of(stream.contentType));
     a.c.push(stream.chain);
@@ -85,7 +122,7 @@ export function snapshotRecord(
   }
   return {
     c: container,
-    g: GENERATION,
+    g: generationOf(position.epoch),
     p: [position.seq, position.epoch, position.attempt, position.number],
     h: hexToBytes(position.hash),
     n: state.events,
@@ -100,6 +137,12 @@ export function snapshotRecord(
     r,
     d,
     e,
+    y,
+    j: concatHex(nonces.names()),
+    k,
+    v: hexToBytes(state.nonce),
+    x: concatHex([...state.tombstones]),
+    m,
   };
 }
 
@@ -116,7 +159,13 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
   const e = readColumns(record["e"], PRODUCER_COLUMNS);
   const streamSeqs = asArray(record["u"]).map(asText);
   const producerIds = asArray(record["d"]).map(asText);
+  const sealed = readColumns(record["y"] ?? emptyColumns(SEALED_COLUMNS), SEALED_COLUMNS);
+  const nonces = splitNonces(record["j"] ?? new Uint8Array(0));
+  const k = readColumns(record["k"] ?? emptyColumns(NONCE_COLUMNS), NONCE_COLUMNS);
+  const origins = asArray(record["m"] ?? []);
   const state = new ContainerState();
+  state.generation = asCount(record["g"]);
+  state.nonce = readNonce(record["v"]);
   const index = new TierIndex();
   for (const ref of decodeRefs(record["o"])) index.add(ref, new Map());
   let segmentAt = 0;
@@ -129,7 +178,9 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
       epoch: pick(b.e, segmentAt + s),
       number: pick(b.n, segmentAt + s),
     }));
-    const stream = state.register(id, segments, pick(contentTypes, pick(a.k, i)), pick(a.z, i) === 1);
+    const contentType = pick(contentTypes, pick(a.k, i));
+    const origin = decodeOrigin(asArray(origins[i] ?? []));
+    const stream = state.register({ streamId: id, segments, contentType, origin, closed: pick(a.z, i) === 1 });
     stream.chain = pick(a.c, i);
     stream.streamSeq = pick(streamSeqs, i);
     for (const segment of stream.segments) {
@@ -150,6 +201,15 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
       setProducer(stream, pick(producerIds, producerAt), { epoch: pick(e.e, producerAt), seq: pick(e.q, producerAt) });
     }
   });
+  sealed.s.forEach((stream, i) => {
+    const id = { generation: pick(sealed.g, i), epoch: pick(sealed.e, i), number: pick(sealed.n, i) };
+    state.stream(pick(ids, stream)).sealed.push({ id, length: pick(sealed.l, i) });
+  });
+  k.s.forEach((stream, i) => {
+    noteNonce(state.stream(pick(ids, stream)).nonces, pick(nonces, pick(k.n, i)), pick(k.c, i));
+  });
+  for (const stream of state.streams.values()) if (stream.nonces.length === 0 && stream.chain > 0) noteNonce(stream.nonces, NO_NONCE, 0);
+  for (const id of splitHex(record["x"] ?? new Uint8Array(0))) state.delete(id);
   state.events = asCount(record["n"]);
   return { container: asCount(record["c"]), position: readPosition(record["p"], record["h"]), state, index };
 }

@@ -1,7 +1,9 @@
 import { MalformedBytes } from "@tributary/common/format/varint";
 import { bytesToHex, hexToBytes, type Id, type SegmentId, STREAM_ID_BYTES } from "@tributary/common/names";
+import type { StreamOrigin } from "../container/container.ts";
 import type { WalPosition } from "../container/counting.ts";
-import { decodeRefs, flattenRefs, type ObjectRef } from "../container/operations.ts";
+import { NO_NONCE, NONCE_BYTES } from "../container/nonces.ts";
+import { decodeOrigin, decodeRefs, encodeOrigin, flattenRefs, type ObjectRef } from "../container/operations.ts";
 import { asArray, asBoolean, asBytes, asCount, asCounts, asHex, asSegments, asText, flattenSegments } from "../container/wire.ts";
 
 /** Numbers in columns: one value of each named column a row. */
@@ -19,12 +21,16 @@ export type Columns<K extends string> = Record<K, number[]>;
  *   s            ids of the streams that it names, 16 bytes each
  *   x            extents, in order of stream and chain: s stream, b block, i slice, k leading events skipped, g/e/n segment,
  *                o segment ordinal, c chain ordinal, m events
- *   r            registered: [stream, [generation, epoch, number]*, contentType, closed]
+ *   r            registered: [stream, [generation, epoch, number]*, contentType, closed, name, createdAtMs, containers*]; the last
+ *                three may be missing; containers: [container, of how many segments on]*
  *   z, d         closed; deleted, before anything else in this footer: streams
  *   u            Stream-Seq: [stream, text]
  *   i            writers: writer id, incarnation, lane (25 bytes each)
  *   w            writer numbers: s stream, g/e/n segment, w writer, l last number, h hash of that event + 1 (0: a gap)
  *   y            producers in order of use: [stream, producerId, epoch, seq]
+ *   k            take-overs under which streams went on: [stream, nonce, chain ordinal of the first event]
+ *   v            nonce of the owner at p
+ * k and v may be missing.
  */
 export interface Footer {
   readonly container: number;
@@ -43,7 +49,10 @@ export interface Footer {
     readonly segments: readonly SegmentId[];
     readonly contentType: string;
     readonly closed: boolean;
+    readonly origin: StreamOrigin | undefined;
   }[];
+  readonly nonces: readonly { readonly stream: number; readonly nonce: Id; readonly from: number }[];
+  readonly nonce: Id;
   readonly closed: readonly number[];
   readonly deleted: readonly number[];
   readonly streamSeqs: readonly { readonly stream: number; readonly streamSeq: string }[];
@@ -77,13 +86,17 @@ export function footerRecord(footer: Footer): Record<string, unknown> {
     b: footer.blocks,
     s: concatHex(footer.streams),
     x: footer.extents,
-    r: footer.registered.map((row) => [row.stream, flattenSegments(row.segments), row.contentType, row.closed]),
+    r: footer.registered.map((row) => {
+      return [row.stream, flattenSegments(row.segments), row.contentType, row.closed, ...encodeOrigin(row.origin)];
+    }),
     z: footer.closed,
     d: footer.deleted,
     u: footer.streamSeqs.map((row) => [row.stream, row.streamSeq]),
     i: concatWriters(footer.writers),
     w: footer.numbers,
     y: footer.producers.map((row) => [row.stream, row.id, row.epoch, row.seq]),
+    k: footer.nonces.map((row) => [row.stream, hexToBytes(row.nonce), row.from]),
+    v: hexToBytes(footer.nonce),
   };
 }
 
@@ -113,8 +126,19 @@ export function readFooter(value: unknown): Footer {
     extents,
     registered: asArray(record["r"]).map((entry) => {
       const row = asArray(entry);
-      return { stream: stream(row[0]), segments: asSegments(row[1]), contentType: asText(row[2]), closed: asBoolean(row[3]) };
+      return {
+        stream: stream(row[0]),
+        segments: asSegments(row[1]),
+        contentType: asText(row[2]),
+        closed: asBoolean(row[3]),
+        origin: decodeOrigin(row.slice(4)),
+      };
     }),
+    nonces: asArray(record["k"] ?? []).map((entry) => {
+      const row = asArray(entry);
+      return { stream: stream(row[0]), nonce: asHex(row[1], NONCE_BYTES), from: asCount(row[2]) };
+    }),
+    nonce: readNonce(record["v"]),
     closed: asCounts(record["z"], 1).map(stream),
     deleted: asCounts(record["d"], 1).map(stream),
     streamSeqs: asArray(record["u"]).map((entry) => {
@@ -128,6 +152,10 @@ export function readFooter(value: unknown): Footer {
       return { stream: stream(row[0]), id: asText(row[1]), epoch: asCount(row[2]), seq: asCount(row[3]) };
     }),
   };
+}
+
+export function readNonce(value: unknown): Id {
+  return value === undefined ? NO_NONCE : asHex(value, NONCE_BYTES);
 }
 
 export function readPosition(numbers: unknown, hash: unknown): WalPosition {
@@ -156,6 +184,10 @@ export function concatHex(ids: readonly Id[]): Uint8Array {
 
 export function splitHex(value: unknown): Id[] {
   return splitBytes(value, STREAM_ID_BYTES).map(bytesToHex);
+}
+
+export function splitNonces(value: unknown): Id[] {
+  return splitBytes(value, NONCE_BYTES).map(bytesToHex);
 }
 
 /** A writer key is 24 bytes in hex and one digit for the lane. */

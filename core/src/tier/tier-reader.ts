@@ -82,7 +82,8 @@ export class TierReader {
     if (slice?.streamId !== streamId || (slice.kind === "events" ? slice.count - column("k") : 1) !== column("m")) {
       throw this.#corrupt(ref, "a block is not the one that its footer describes");
     }
-    return { chain: from, count: column("m"), ordinal: column("o"), block, slice: column("i"), skip: column("k") };
+    const segment = { generation: column("g"), epoch: column("e"), number: column("n") };
+    return { chain: from, count: column("m"), segment, ordinal: column("o"), block, slice: column("i"), skip: column("k") };
   }
 
   async #loadSnapshot(ref: ObjectRef): Promise<{ state: ContainerState; index: TierIndex }> {

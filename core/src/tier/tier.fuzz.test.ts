@@ -16,6 +16,7 @@ const beside = import.meta.url;
 const read = (name: string) => new Uint8Array(readFileSync(new URL(`golden/${name}`, beside)));
 const object = read("tier-object-v1.bin");
 const snapshot = read("tier-snapshot-v1.bin");
+const seeds = { blocks: [object, read("tier-object-v1-nonces.bin")], snapshot: [snapshot, read("tier-snapshot-v1-nonces.bin")] };
 const TRAILER_BYTES = 20;
 const CONTAINER = 4;
 const REFUSED = ["STORE_CORRUPT", "FORMAT_UNSUPPORTED"] as const;
@@ -67,7 +68,7 @@ it.each(["blocks", "snapshot"] as const)("mutated objects of the tier are read o
     name: `tier-${kind}`,
     beside,
     cost: 2,
-    seeds: [kind === "blocks" ? object : snapshot],
+    seeds: seeds[kind],
     mend,
     run: async (bytes) => {
       orCode(() => decodeFooter("mutant", OBJECT_KIND[kind], bytes), ...REFUSED);
@@ -80,7 +81,7 @@ it("objects with a mutated footer are read or refused", async () => {
   await fuzzValues({
     name: "tier-footer",
     beside,
-    seeds: [footerRecord],
+    seeds: seeds.blocks.map((bytes) => decodeFooter("golden", OBJECT_KIND.blocks, bytes)),
     run: async (value) => {
       const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, [body], encodeCbor(value));
       await load("blocks", bytes, footerBytes);
@@ -92,7 +93,7 @@ it("mutated snapshots are read or refused", async () => {
   await fuzzValues({
     name: "tier-snapshot-record",
     beside,
-    seeds: [decodeFooter("golden", OBJECT_KIND.snapshot, snapshot)],
+    seeds: seeds.snapshot.map((bytes) => decodeFooter("golden", OBJECT_KIND.snapshot, bytes)),
     run: async (value) => {
       const { bytes, footerBytes } = encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(value));
       await load("snapshot", bytes, footerBytes);

@@ -17,10 +17,10 @@ it("objects of version 1 say what they said", () => {
     const [offset = 0, length = 0] = footer.blocks.slice(i, i + 2);
     blocks.push(describeBlock(object.subarray(offset, offset + length)));
   }
-  expect(JSON.parse(JSON.stringify({ footer, blocks }))).toEqual(json("tier-object-v1.json"));
+  expect(JSON.parse(JSON.stringify({ footer, blocks }))).toMatchObject(json("tier-object-v1.json"));
 });
 
 it("snapshots of version 1 say what they said", () => {
   const snapshot = readSnapshot(decodeFooter("golden", OBJECT_KIND.snapshot, new Uint8Array(read("tier-snapshot-v1.bin"))));
-  expect(describeTier(snapshot)).toEqual(json("tier-snapshot-v1.json"));
+  expect(describeTier(snapshot)).toMatchObject(json("tier-snapshot-v1.json"));
 });

@@ -111,7 +111,7 @@ export class FakeContainer implements Container {
     }
     if (request.close) stream.closed = true;
     this.#wake();
-    return { duplicate: false, nextChain: stream.events.length, closed: stream.closed };
+    return { duplicate: false, nextChain: stream.events.length, ancestry: [], closed: stream.closed };
   }
   levels(request: LevelsRequest): LevelsAnswer {
     return {
@@ -144,6 +144,7 @@ export class FakeContainer implements Container {
         firstChain: stream.firstChain,
         nextChain: stream.events.length,
         closed: stream.closed,
+        nonces: [],
         segmentLengths: stream.stream.segments.map((segment) => ({
           segment,
           length: stream.events.filter((event) => event.segment === formatSegmentId(segment)).length,
