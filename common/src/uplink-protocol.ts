@@ -1,17 +1,40 @@
+import type { GapReason } from "./format/block.ts";
 import type { Id, Lane, SegmentId, StreamName } from "./names.ts";
+
+/** A container of a subject, or all of them where one subscribes. */
+type Which = number | "*";
 
 /**
  * What gateways and core say to each other over the Bus. `append` carries a block as it is; every other payload and every
  * answer is CBOR of the types below. Ids are hex.
  */
 export const UPLINK_SUBJECTS = {
-  /** A block for one container; answered once its events are durable in the container's WAL. */
-  append: (cluster: string, container: number): string => `tributary.${cluster}.append.${container}`,
-  levels: (cluster: string, container: number): string => `tributary.${cluster}.levels.${container}`,
+  /**
+   * A block for one container; answered once its events are durable in the container's WAL. Any core node takes it and hands it on to
+   * the owner. Blocks sent one behind the other may reach different nodes: whoever wants their order waits for each answer.
+   */
+  append: (cluster: string, container: Which): string => `tributary.${cluster}.append.${container}`,
+  levels: (cluster: string, container: Which): string => `tributary.${cluster}.levels.${container}`,
+  /** The same, served by the container's owner of this epoch alone: in order, and out of the reach of an owner of another epoch. */
+  direct: (cluster: string, container: number, epoch: number, operation: "append" | "levels" | "*"): string =>
+    `tributary.${cluster}.at.${container}.${epoch}.${operation}`,
   control: (cluster: string): string => `tributary.${cluster}.control`,
   /** Published by a container after each flush: gateways ask for levels then. */
-  tiered: (cluster: string, container: number): string => `tributary.${cluster}.tiered.${container}`,
+  tiered: (cluster: string, container: Which): string => `tributary.${cluster}.tiered.${container}`,
+  /** Published by an owner as it begins to serve a container. */
+  moved: (cluster: string, container: Which): string => `tributary.${cluster}.moved.${container}`,
 } as const;
+
+/** The container that a subject ends with; undefined if it ends otherwise. */
+export function containerOfSubject(subject: string): number | undefined {
+  const token = subject.slice(subject.lastIndexOf(".") + 1);
+  return /^(0|[1-9]\d{0,8})$/.test(token) ? Number(token) : undefined;
+}
+
+/** Payload of `moved`. */
+export interface MovedMessage {
+  readonly epoch: number;
+}
 
 /** Persisted nowhere, but spoken between versions: append only. */
 export const SLICE_STATUS = {
@@ -32,8 +55,13 @@ export const SLICE_STATUS = {
 } as const;
 export type SliceStatus = (typeof SLICE_STATUS)[keyof typeof SLICE_STATUS];
 
+/** Under which epoch the owner answered: its direct subject takes the next request without a detour. */
+interface RouteHint {
+  readonly epoch?: number;
+}
+
 /** Answer to an append: one row a slice of the block, in its order. */
-export interface AppendAnswer {
+export interface AppendAnswer extends RouteHint {
   readonly slices: readonly (readonly [status: SliceStatus, number: number])[];
 }
 
@@ -44,7 +72,7 @@ export interface LevelsRequest {
 }
 
 /** One row an entry: highest number durable in the WAL, highest number durable and verified in the tier (0: none). */
-export interface LevelsAnswer {
+export interface LevelsAnswer extends RouteHint {
   readonly entries: readonly (readonly [committed: number, tiered: number])[];
 }
 
@@ -65,6 +93,8 @@ export interface HelloRequest {
 export interface HelloAnswer {
   readonly cluster: Id;
   readonly containers: number;
+  /** Of each container the epoch of its owner as far as the answering node knows; 0: unknown. */
+  readonly epochs?: readonly number[];
   /** Other incarnations with the same parent: a clone or a restored backup is or was alive. */
   readonly siblings: readonly Id[];
 }
@@ -96,7 +126,7 @@ export interface ResolveAnswer {
   }[];
 }
 
-/** Reads back events of the asking writer that it has freed. Answered with a page of them in order of number. */
+/** Reads back events of the asking writer that it has freed. Answered with a page of them in the order of the core. */
 export interface FetchRequest {
   readonly type: "fetch";
   readonly name: StreamName;
@@ -107,6 +137,8 @@ export interface FetchRequest {
 }
 
 export interface FetchAnswer {
+  /** The stream that has the name now. */
+  readonly streamId: Id;
   readonly events: readonly {
     readonly key: string;
     readonly timeMs: number;
@@ -114,6 +146,15 @@ export interface FetchAnswer {
     readonly lane: Lane;
     readonly number: number;
     readonly data: Uint8Array;
+  }[];
+  /** The writer's gap records in that page: `count` numbers of one segment, from `first` to `last`. */
+  readonly gaps: readonly {
+    readonly incarnation: Id;
+    readonly lane: Lane;
+    readonly first: number;
+    readonly last: number;
+    readonly count: number;
+    readonly reason: GapReason;
   }[];
   readonly nextOffset: string;
   readonly upToDate: boolean;

@@ -2,7 +2,7 @@ import type { Clock } from "@tributary/common/clock";
 import { TributaryError } from "@tributary/common/errors";
 import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
-import type { Id } from "@tributary/common/names";
+import type { Id, StreamName } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
 import type { Random } from "@tributary/common/random";
@@ -13,11 +13,7 @@ import type { ClusterView, Member } from "./cluster/cluster-view.ts";
 import { SoleNode } from "./cluster/sole-node.ts";
 import { ensureClusterId } from "./service/cluster-record.ts";
 import { type ContainerFactory, ContainerHost, type HostedStatus } from "./service/container-host.ts";
-import { CoreStreamService } from "./service/core-stream-service.ts";
-import { StreamDirectory } from "./service/stream-directory.ts";
-import { StreamRegistrar } from "./service/stream-registrar.ts";
-import { UplinkEndpoint } from "./service/uplink-endpoint.ts";
-import { WriterRegistry } from "./service/writer-registry.ts";
+import { createCoreServices } from "./service/core-services.ts";
 
 export interface CoreParts {
   readonly meta: MetaStore;
@@ -74,6 +70,8 @@ export interface CoreStatus {
 
 export interface Core {
   readonly streams: StreamService;
+  /** Where clients reach the node that has the stream, unless it is this one or not known. */
+  ownerUrl(name: StreamName): Promise<string | undefined>;
   readonly cluster: ClusterView;
   status(): CoreStatus;
   /** Tells the other nodes where this one's HTTP face is reached. */
@@ -98,32 +96,26 @@ export async function openCore(parts: CoreParts): Promise<Core> {
   const cluster: Cluster = options.shared
     ? new ClusterNode(access, { ...options.shared, name: options.name, containers: options.containers }, logger)
     : new SoleNode(access, options);
-  const directory = new StreamDirectory(access, logger);
   const host = new ContainerHost(access, cluster, parts.containerFactory, logger);
-  const registrar = new StreamRegistrar(access, directory, host, logger);
-  const service = new CoreStreamService(directory, registrar, host, clock, random);
-  const writers = new WriterRegistry(access, logger);
-  const endpoint = new UplinkEndpoint({ bus, cluster: options.cluster, clusterId, host, directory, registrar, service, writers });
+  const services = createCoreServices({ access, bus, cluster: options.cluster, clusterId, host, view: cluster, logger });
+  const { streams, directory, writers } = services;
 
   // Gateways are answered until the last moment and before anything that their answers need stops.
   const stop = async () => {
-    await endpoint.close();
-    await registrar.close();
+    await services.stop();
     await host.close();
+    await services.close();
     await cluster.leave();
-    await directory.close();
   };
   let leasesLost = 0;
   cluster.onLost(() => {
     leasesLost++;
   });
-  host.onOpened(() => directory.forgetAll());
   try {
-    const interrupted = await directory.start();
     await cluster.start();
+    await services.start();
     await host.start();
-    for (const deleting of interrupted) registrar.resume(deleting);
-    await endpoint.start();
+    await services.startUplink();
   } catch (error) {
     await stop();
     throw error;
@@ -131,7 +123,8 @@ export async function openCore(parts: CoreParts): Promise<Core> {
 
   let closing: Promise<void> | undefined;
   return {
-    streams: service,
+    streams,
+    ownerUrl: (name) => streams.ownerUrl(name),
     cluster,
     announce: (url) => cluster.announce(url),
     async raiseContainers(count) {

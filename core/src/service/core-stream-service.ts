@@ -1,6 +1,7 @@
 import type { Clock } from "@tributary/common/clock";
 import { canonicalContentType, sameContentType } from "@tributary/common/content-type";
 import { hasCode, TributaryError } from "@tributary/common/errors";
+import { linkSignals } from "@tributary/common/http/link-signals";
 import { LIMITS } from "@tributary/common/limits";
 import { formatSegmentId, formatStreamName, type Id, newId, STREAM_ID_BYTES, type StreamName, streamName } from "@tributary/common/names";
 import type { Random } from "@tributary/common/random";
@@ -13,10 +14,10 @@ import type {
   StreamInfo,
   StreamService,
 } from "@tributary/common/stream-service";
-import type { Container, ContainerStreamState } from "../container/container.ts";
+import type { ContainerStreamState } from "../container/container.ts";
+import type { ContainerAccess, ReadFrom } from "../routing/container-access.ts";
 import { containerOfStream } from "./cluster-record.ts";
-import type { ContainerHost } from "./container-host.ts";
-import { formatOffset, OFFSET_BEGIN, OFFSET_NOW, parseOffset } from "./offset.ts";
+import { formatOffset, formatPosition, OFFSET_BEGIN, OFFSET_NOW, parseOffset } from "./offset.ts";
 import { type CreateOutcome, compareNames, type StreamDirectory, type StreamEntry } from "./stream-directory.ts";
 import { initialSegments } from "./stream-record.ts";
 import { containerOf, type StreamRegistrar } from "./stream-registrar.ts";
@@ -30,20 +31,24 @@ interface StreamConfig {
 const DEFAULT_CONTENT_TYPE = "application/octet-stream";
 const CREATE_ROUNDS_MAX = 4;
 
-/** The StreamService of the core: the directory says which streams there are, their containers what is in them. */
-export class CoreStreamService implements StreamService {
-  readonly #directory: StreamDirectory;
-  readonly #registrar: StreamRegistrar;
-  readonly #host: ContainerHost;
-  readonly #clock: Clock;
-  readonly #random: Random;
+export interface CoreStreamParts {
+  readonly directory: StreamDirectory;
+  readonly registrar: StreamRegistrar;
+  readonly access: ContainerAccess;
+  /** Containers of the cluster now: new streams are spread over them. */
+  readonly containers: () => number;
+  /** Where clients reach the owner of a container, unless it is this node. */
+  readonly urlOf: (container: number) => string | undefined;
+  readonly clock: Clock;
+  readonly random: Random;
+}
 
-  constructor(directory: StreamDirectory, registrar: StreamRegistrar, host: ContainerHost, clock: Clock, random: Random) {
-    this.#directory = directory;
-    this.#registrar = registrar;
-    this.#host = host;
-    this.#clock = clock;
-    this.#random = random;
+/** The StreamService of the core: the directory says which streams there are, their containers, wherever they are, what is in them. */
+export class CoreStreamService implements StreamService {
+  readonly #parts: CoreStreamParts;
+
+  constructor(parts: CoreStreamParts) {
+    this.#parts = parts;
   }
 
   async create(name: StreamName, options: CreateOptions): Promise<{ created: boolean; info: StreamInfo }> {
@@ -55,7 +60,7 @@ export class CoreStreamService implements StreamService {
       } catch (error) {
         // Deleted between its creation and its registration, or its id was taken: begin again with another id.
         if (!hasCode(error, "STREAM_UNKNOWN") || round === CREATE_ROUNDS_MAX) throw error;
-        this.#directory.forget(name);
+        this.#parts.directory.forget(name);
       }
     }
   }
@@ -66,12 +71,13 @@ export class CoreStreamService implements StreamService {
     config: StreamConfig,
     segmentsAsked: number | undefined,
   ): Promise<{ created: boolean; info: StreamInfo }> {
-    const id = newId(this.#random, STREAM_ID_BYTES);
-    const outcome = await this.createWithId(name, id, config, this.#clock.nowMs());
+    const { random, clock, registrar } = this.#parts;
+    const id = newId(random, STREAM_ID_BYTES);
+    const outcome = await this.createWithId(name, id, config, clock.nowMs());
     // A fresh id that was used before: then the random source went back (a restored machine), and the next id is another.
     if (outcome.type === "retired" || outcome.type === "id-taken") throw unknown(name);
-    const container = await this.#registrar.ensure(outcome.entry);
-    const info = describeEntry(outcome.entry, stateIn(container, outcome.entry));
+    const container = await registrar.ensure(outcome.entry);
+    const info = describeEntry(outcome.entry, await this.#stateIn(container, outcome.entry));
     if (outcome.type === "exists") {
       const { contentType, segments } = outcome.entry.record;
       const sameSegments = segmentsAsked === undefined || segmentsAsked === segments;
@@ -93,55 +99,58 @@ export class CoreStreamService implements StreamService {
     config: StreamConfig,
     createdAtMs: number,
   ): Promise<Exclude<CreateOutcome, { type: "deleting" }>> {
-    const container = containerOfStream(id, this.#host.count);
+    const { directory, registrar } = this.#parts;
+    const container = containerOfStream(id, this.#parts.containers());
     const containers = new Array<number>(config.segments).fill(container);
     for (let round = 1; ; round++) {
-      const outcome = await this.#directory.create(name, { id, ...config, containers, createdAtMs });
+      const outcome = await directory.create(name, { id, ...config, containers, createdAtMs });
       if (outcome.type !== "deleting") return outcome;
       if (round === CREATE_ROUNDS_MAX) {
         throw new TributaryError("OVERLOADED", `'${formatStreamName(name)}' is created and deleted again and again`);
       }
-      await this.#registrar.finishDelete(outcome.entry);
+      await registrar.finishDelete(outcome.entry);
     }
   }
 
   async describe(name: StreamName): Promise<StreamInfo> {
-    return this.#with(name, async (entry, container) => describeEntry(entry, stateIn(container, entry)));
+    return this.#with(name, async (entry, container) => describeEntry(entry, await this.#stateIn(container, entry)));
   }
 
   async list(options: { scope?: string; after?: StreamName; limit: number }): Promise<StreamInfo[]> {
     const { scope, after, limit } = options;
     if (!Number.isSafeInteger(limit) || limit < 1) throw new TributaryError("INVALID_REQUEST", "limit must be a positive integer");
-    const entries = await this.#directory.list(scope);
+    const entries = await this.#parts.directory.list(scope);
     const page = entries.filter((entry) => !after || compareNames(entry.name, after) > 0).slice(0, limit);
+    const states = await this.#statesOf(page);
     // A stream that its container does not know yet is empty: registering it can wait for its first use.
-    return page.map((entry) => describeEntry(entry, this.#host.get(containerOf(entry)).describe(entry.record.id) ?? emptyState(entry)));
+    return page.map((entry) => describeEntry(entry, states.get(entry.record.id) ?? emptyState(entry)));
   }
 
   async listScopes(): Promise<string[]> {
-    return [...new Set((await this.#directory.list(undefined)).map((entry) => entry.name.scope))];
+    return [...new Set((await this.#parts.directory.list(undefined)).map((entry) => entry.name.scope))];
   }
 
   async delete(name: StreamName): Promise<void> {
-    const deleting = await this.#directory.beginDelete(name);
+    const { directory, registrar } = this.#parts;
+    const deleting = await directory.beginDelete(name);
     if (!deleting) throw unknown(name);
-    await this.#registrar.finishDelete(deleting);
+    await registrar.finishDelete(deleting);
   }
 
   async append(name: StreamName, request: AppendRequest): Promise<AppendResult> {
     return this.#with(name, async (entry, container) => {
       const { id, contentType } = entry.record;
       if (request.contentType !== undefined && !sameContentType(request.contentType, contentType)) {
-        const state = stateIn(container, entry);
+        const state = await this.#stateIn(container, entry);
         if (state.closed) throw closed(entry, state);
         throw new TributaryError("CONTENT_TYPE_MISMATCH", `'${formatStreamName(name)}' holds ${contentType}`, { contentType });
       }
-      const result = await container.append(id, request).catch((error: unknown) => {
-        throw hasCode(error, "STREAM_CLOSED") ? closed(entry, stateIn(container, entry)) : error;
+      const result = await this.#parts.access.append(container, id, request).catch(async (error: unknown) => {
+        throw hasCode(error, "STREAM_CLOSED") ? closed(entry, await this.#stateIn(container, entry)) : error;
       });
       return {
         duplicate: result.duplicate,
-        nextOffset: formatOffset(id, result.nextChain),
+        nextOffset: formatPosition(id, { chain: result.nextChain, ancestry: result.ancestry }),
         closed: result.closed,
         ...(result.producerSeq === undefined ? {} : { producerSeq: result.producerSeq }),
       };
@@ -151,66 +160,95 @@ export class CoreStreamService implements StreamService {
   async read(name: StreamName, request: ReadRequest): Promise<ReadPage> {
     return this.#with(name, async (entry, container) => {
       const { id, contentType } = entry.record;
-      const from = chainOf(id, request.offset, stateIn(container, entry));
-      const page =
-        request.offset === OFFSET_NOW
-          ? { events: [], nextChain: from }
-          : await container.read(id, from, {
-              eventsMax: clamp(request.eventsMax, LIMITS.readPageEventsMax),
-              bytesMax: clamp(request.bytesMax, LIMITS.readPageBytesMax),
-            });
-      const after = stateIn(container, entry);
-      const upToDate = page.nextChain >= after.nextChain;
+      const page = await this.#parts.access.read(container, id, readFrom(id, request.offset), {
+        eventsMax: clamp(request.eventsMax, LIMITS.readPageEventsMax),
+        bytesMax: clamp(request.bytesMax, LIMITS.readPageBytesMax),
+      });
       return {
         events: page.events,
-        nextOffset: formatOffset(id, page.nextChain),
-        upToDate,
-        closed: upToDate && after.closed,
+        nextOffset: formatPosition(id, page.next),
+        upToDate: page.upToDate,
+        closed: page.upToDate && page.closed,
         contentType,
       };
     });
   }
 
   async waitForData(name: StreamName, offset: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<void> {
-    await this.#with(name, async (entry, container) => {
-      const { id } = entry.record;
-      const chain = chainOf(id, offset, stateIn(container, entry));
-      const stop = new AbortController();
-      const abort = () => stop.abort();
-      const sources = [options.signal, this.#host.ended(container.id)];
-      for (const source of sources) {
-        if (source.aborted) abort();
-        source.addEventListener("abort", abort);
-      }
-      const cancelTimer = this.#clock.setTimer(options.timeoutMs, abort);
-      try {
-        await container.waitForData(id, chain, stop.signal);
-      } finally {
-        cancelTimer();
-        for (const source of sources) source.removeEventListener("abort", abort);
-      }
-    });
-  }
-
-  /**
-   * Runs an operation on an open stream and its container. If it turns out that the stream is gone, what was cached of the name
-   * may be old: then once more with what the directory says now.
-   */
-  async #with<T>(name: StreamName, operation: (entry: StreamEntry, container: Container) => Promise<T>): Promise<T> {
-    const entry = await this.#open(name);
+    const link = linkSignals([options.signal]);
+    const cancelTimer = this.#parts.clock.setTimer(options.timeoutMs, link.abort);
     try {
-      return await operation(entry, await this.#registrar.ensure(entry));
-    } catch (error) {
-      if (!hasCode(error, "STREAM_UNKNOWN", "STREAM_GONE")) throw error;
-      this.#directory.forget(name);
-      const again = await this.#open(name);
-      if (again.record.id === entry.record.id) throw unknown(name);
-      return await operation(again, await this.#registrar.ensure(again));
+      await this.#with(name, async (entry, container) => {
+        const { access } = this.#parts;
+        const { id } = entry.record;
+        const from = readFrom(id, offset);
+        const at = typeof from === "string" ? await access.read(container, id, from, { eventsMax: 1, bytesMax: 1 }) : undefined;
+        if (at?.events.length) return;
+        const position = typeof from === "string" ? at?.next : from;
+        if (position) await access.waitForData(container, id, position, link.signal);
+      });
+    } finally {
+      cancelTimer();
+      link.unlink();
     }
   }
 
+  /** Where clients reach the node that has the stream, unless it is this one or not known. */
+  async ownerUrl(name: StreamName): Promise<string | undefined> {
+    const entry = await this.#parts.directory.find(name);
+    return entry && this.#parts.urlOf(containerOf(entry));
+  }
+
+  /**
+   * Runs an operation on an open stream and its container. If it turns out that the stream is not known there, what is cached of it
+   * may be old: then once more with what directory and container say now.
+   */
+  async #with<T>(name: StreamName, operation: (entry: StreamEntry, container: number) => Promise<T>): Promise<T> {
+    const { directory, registrar } = this.#parts;
+    const entry = await this.#open(name);
+    try {
+      return await operation(entry, await registrar.ensure(entry));
+    } catch (error) {
+      if (!hasCode(error, "STREAM_UNKNOWN", "STREAM_GONE")) throw error;
+    }
+    directory.forget(name);
+    registrar.forget(entry);
+    const again = await this.#open(name);
+    try {
+      return await operation(again, await registrar.ensure(again));
+    } catch (error) {
+      throw hasCode(error, "STREAM_UNKNOWN", "STREAM_GONE") ? unknown(name) : error;
+    }
+  }
+
+  /** @throws STREAM_UNKNOWN when the container has forgotten the stream meanwhile */
+  async #stateIn(container: number, entry: StreamEntry): Promise<ContainerStreamState> {
+    const [state] = await this.#parts.access.describe(container, [entry.record.id]);
+    if (!state) throw unknown(entry.name);
+    return state;
+  }
+
+  async #statesOf(entries: readonly StreamEntry[]): Promise<ReadonlyMap<Id, ContainerStreamState>> {
+    const byContainer = new Map<number, Id[]>();
+    for (const entry of entries) {
+      const ids = byContainer.get(containerOf(entry)) ?? [];
+      ids.push(entry.record.id);
+      byContainer.set(containerOf(entry), ids);
+    }
+    const states = new Map<Id, ContainerStreamState>();
+    const describe = async ([container, ids]: [number, Id[]]) => {
+      const found = await this.#parts.access.describe(container, ids);
+      for (const [i, id] of ids.entries()) {
+        const state = found[i];
+        if (state) states.set(id, state);
+      }
+    };
+    await Promise.all(Array.from(byContainer, describe));
+    return states;
+  }
+
   async #open(name: StreamName): Promise<StreamEntry> {
-    const entry = await this.#directory.find(name);
+    const entry = await this.#parts.directory.find(name);
     if (entry?.record.state !== "open") throw unknown(name);
     return entry;
   }
@@ -221,7 +259,7 @@ function unknown(name: StreamName): TributaryError {
 }
 
 function closed(entry: StreamEntry, state: ContainerStreamState): TributaryError {
-  const nextOffset = formatOffset(entry.record.id, state.nextChain);
+  const nextOffset = formatOffset(entry.record.id, state.nextChain, state.nonces);
   return new TributaryError("STREAM_CLOSED", `'${formatStreamName(entry.name)}' is closed`, { nextOffset });
 }
 
@@ -235,51 +273,35 @@ function checkConfig(name: StreamName, options: CreateOptions): StreamConfig {
   return { contentType: canonicalContentType(options.contentType ?? DEFAULT_CONTENT_TYPE), segments, closed: options.closed ?? false };
 }
 
-/** @throws STREAM_UNKNOWN when the container has forgotten the stream meanwhile */
-function stateIn(container: Container, entry: StreamEntry): ContainerStreamState {
-  const state = container.describe(entry.record.id);
-  if (!state) throw unknown(entry.name);
-  return state;
-}
-
 function emptyState(entry: StreamEntry): ContainerStreamState {
   const segmentLengths = initialSegments(entry.record.segments).map(({ id }) => ({ segment: id, length: 0 }));
-  return { firstChain: 0, nextChain: 0, closed: entry.record.closed, segmentLengths };
+  return { firstChain: 0, nextChain: 0, closed: entry.record.closed, segmentLengths, nonces: [] };
 }
 
 function describeEntry(entry: StreamEntry, state: ContainerStreamState): StreamInfo {
   const { id, contentType, segments, createdAtMs } = entry.record;
-  const lengths = new Map(state.segmentLengths.map(({ segment, length }) => [formatSegmentId(segment), length]));
+  const open = new Map(state.segmentLengths.map((entry) => [entry.segment.number, entry]));
   return {
     name: entry.name,
     id,
     contentType,
-    segments: initialSegments(segments).map(({ id: segment, range }) => {
-      const text = formatSegmentId(segment);
-      return { id: text, range, length: lengths.get(text) ?? 0 };
+    segments: initialSegments(segments).map(({ id: first, range }) => {
+      // In a later generation another segment stands in the place of the first one.
+      const { segment, length } = open.get(first.number) ?? { segment: first, length: 0 };
+      return { id: formatSegmentId(segment), range, length };
     }),
     createdAtMs,
     closed: state.closed,
-    firstOffset: formatOffset(id, state.firstChain),
-    nextOffset: formatOffset(id, state.nextChain),
+    firstOffset: formatOffset(id, state.firstChain, state.nonces),
+    nextOffset: formatOffset(id, state.nextChain, state.nonces),
     events: state.nextChain - state.firstChain,
   };
 }
 
-/** @throws OFFSET_INVALID, OFFSET_FOREIGN, OFFSET_GONE, OFFSET_UNKNOWN */
-function chainOf(id: Id, offset: string, state: ContainerStreamState): number {
-  if (offset === OFFSET_BEGIN) return state.firstChain;
-  if (offset === OFFSET_NOW) return state.nextChain;
-  const chain = parseOffset(id, offset);
-  if (chain > state.nextChain) {
-    const nextOffset = formatOffset(id, state.nextChain);
-    throw new TributaryError("OFFSET_UNKNOWN", `the stream ends at ${nextOffset}`, { nextOffset });
-  }
-  if (chain < state.firstChain) {
-    const firstOffset = formatOffset(id, state.firstChain);
-    throw new TributaryError("OFFSET_GONE", `the stream begins at ${firstOffset} now`, { firstOffset });
-  }
-  return chain;
+/** @throws OFFSET_INVALID, OFFSET_FOREIGN */
+function readFrom(id: Id, offset: string): ReadFrom {
+  if (offset === OFFSET_BEGIN) return "first";
+  return offset === OFFSET_NOW ? "end" : parseOffset(id, offset);
 }
 
 function clamp(asked: number, max: number): number {

@@ -2,8 +2,7 @@ import { sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import { formatStreamName } from "@tributary/common/names";
-import type { Container } from "../container/container.ts";
-import type { ContainerHost } from "./container-host.ts";
+import type { ContainerAccess } from "../routing/container-access.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
 import type { MetaAccess } from "./meta-change.ts";
 import type { StreamDirectory, StreamEntry } from "./stream-directory.ts";
@@ -20,38 +19,51 @@ const RETRY_MS_MAX = 30_000;
 export class StreamRegistrar {
   readonly #access: MetaAccess;
   readonly #directory: StreamDirectory;
-  readonly #host: ContainerHost;
+  readonly #containers: ContainerAccess;
   readonly #log: Logger;
   readonly #queue = new KeyedQueue();
   readonly #resuming = new Map<string, Promise<void>>();
   readonly #stopped = new AbortController();
 
-  constructor(access: MetaAccess, directory: StreamDirectory, host: ContainerHost, log: Logger) {
+  constructor(access: MetaAccess, directory: StreamDirectory, containers: ContainerAccess, log: Logger) {
     this.#access = access;
     this.#directory = directory;
-    this.#host = host;
+    this.#containers = containers;
     this.#log = log;
   }
 
-  /** The container of the stream, which knows the stream. @throws STREAM_UNKNOWN, CONTAINER_NOT_OWNED, SHUTTING_DOWN */
-  async ensure(entry: StreamEntry): Promise<Container> {
+  /**
+   * The container of the stream, which knows the stream. `access`: where it is asked for.
+   * @throws STREAM_UNKNOWN, CONTAINER_NOT_OWNED, SHUTTING_DOWN
+   */
+  async ensure(entry: StreamEntry, access: ContainerAccess = this.#containers): Promise<number> {
     const { id } = entry.record;
-    const known = this.#host.get(containerOf(entry));
+    const container = containerOf(entry);
     // While one registers the stream, others wait for it to be durable.
-    if (known.knowsStream(id) && !this.#queue.busy(id)) return known;
+    if (access.knows(container, id) && !this.#queue.busy(id)) return container;
     return this.#queue.run(id, async () => {
-      const container = this.#host.get(containerOf(entry));
-      if (container.knowsStream(id)) return container;
+      if (access.knows(container, id)) return container;
       const current = await this.#directory.confirm(entry.name);
-      if (current?.record.id !== id || current.record.state !== "open") {
-        throw new TributaryError("STREAM_UNKNOWN", `there is no stream '${formatStreamName(entry.name)}' any more`);
-      }
+      if (current?.record.id !== id || current.record.state !== "open") throw gone(entry);
+      const { contentType, closed, createdAtMs, containers } = current.record;
       const segments = initialSegments(current.record.segments)
-        .filter((_, i) => current.record.containers[i] === container.id)
+        .filter((_, i) => containers[i] === container)
         .map((segment) => segment.id);
-      await container.ensureStream({ id, segments, contentType: current.record.contentType, closed: current.record.closed });
+      try {
+        await access.ensureStream(container, { id, segments, contentType, closed, origin: { name: entry.name, createdAtMs, containers } });
+      } catch (error) {
+        if (!hasCode(error, "STREAM_GONE")) throw error;
+        // Another node deleted it, and what is cached here is older than that.
+        this.#directory.forget(entry.name);
+        throw gone(entry);
+      }
       return container;
     });
+  }
+
+  /** The container does not know the stream after all. */
+  forget(entry: StreamEntry): void {
+    this.#containers.forget(containerOf(entry), entry.record.id);
   }
 
   /** Finishes a deletion whose intent is recorded. If it fails, it goes on in the background until it is done. */
@@ -82,7 +94,7 @@ export class StreamRegistrar {
   async #remove(deleting: StreamEntry): Promise<void> {
     const { id, containers } = deleting.record;
     await this.#queue.run(id, async () => {
-      for (const container of new Set(containers)) await this.#host.get(container).deleteStream(id);
+      for (const container of new Set(containers)) await this.#containers.deleteStream(container, id);
     });
     await this.#directory.finishDelete(deleting);
   }
@@ -107,4 +119,8 @@ export class StreamRegistrar {
 /** A stream's segments all live in one container for now. */
 export function containerOf(entry: StreamEntry): number {
   return entry.record.containers[0] ?? -1;
+}
+
+function gone(entry: StreamEntry): TributaryError {
+  return new TributaryError("STREAM_UNKNOWN", `there is no stream '${formatStreamName(entry.name)}' any more`);
 }

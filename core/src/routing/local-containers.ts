@@ -1,0 +1,141 @@
+import { TributaryError } from "@tributary/common/errors";
+import { linkSignals } from "@tributary/common/http/link-signals";
+import { LIMITS } from "@tributary/common/limits";
+import type { Id } from "@tributary/common/names";
+import type { AppendRequest } from "@tributary/common/stream-service";
+import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+import type { Container, ContainerAppendResult, ContainerStream, ContainerStreamState } from "../container/container.ts";
+import { type Position, positionAt } from "../container/nonces.ts";
+import type { OpenedContainer } from "../service/container-host.ts";
+import { checkPosition } from "../service/offset.ts";
+import type { AccessPage, ContainerAccess, ReadFrom } from "./container-access.ts";
+
+/** What routing needs of whoever hosts a node's containers. */
+export interface LocalHost {
+  /** @throws CONTAINER_NOT_OWNED, also while the lease has run out; SHUTTING_DOWN */
+  get(container: number): Container;
+  /** Aborts when the instance that `get` returns now ends. */
+  ended(container: number): AbortSignal;
+  onOpened(listener: (opened: OpenedContainer) => void): void;
+  onTiered(listener: (container: number) => void): () => void;
+}
+
+/** Takes a gateway's block in where its container lives. */
+export type TakeBlock = (container: number, block: Uint8Array) => Promise<AppendAnswer>;
+
+/** Containers that this node owns; of all others it says CONTAINER_NOT_OWNED. */
+export class LocalContainers implements ContainerAccess {
+  readonly #host: LocalHost;
+  readonly #takeBlock: TakeBlock;
+
+  constructor(host: LocalHost, takeBlock: TakeBlock) {
+    this.#host = host;
+    this.#takeBlock = takeBlock;
+  }
+
+  /** Of what is served here now; undefined if it is not. */
+  epochOf(container: number): number | undefined {
+    try {
+      return this.#host.get(container).status().epoch;
+    } catch {
+      return undefined;
+    }
+  }
+
+  knows(container: number, streamId: Id): boolean {
+    try {
+      return this.#host.get(container).knowsStream(streamId);
+    } catch {
+      return false;
+    }
+  }
+
+  /** What a container knows itself is never old. */
+  forget(): void {}
+
+  async ensureStream(container: number, stream: ContainerStream): Promise<void> {
+    await this.#host.get(container).ensureStream(stream);
+  }
+
+  async append(container: number, streamId: Id, request: AppendRequest): Promise<ContainerAppendResult> {
+    return this.#host.get(container).append(streamId, request);
+  }
+
+  async appendBlock(container: number, block: Uint8Array): Promise<AppendAnswer> {
+    const epoch = this.epochOf(container);
+    const answer = await this.#takeBlock(container, block);
+    return epoch === undefined ? answer : { ...answer, epoch };
+  }
+
+  async read(
+    container: number,
+    streamId: Id,
+    from: ReadFrom,
+    { eventsMax, bytesMax }: { eventsMax: number; bytesMax: number },
+  ): Promise<AccessPage> {
+    const served = this.#host.get(container);
+    const before = stateOf(served, streamId);
+    const chain = chainOf(streamId, before, from);
+    const page =
+      from === "end"
+        ? { events: [], nextChain: chain }
+        : await served.read(streamId, chain, {
+            eventsMax: Math.min(eventsMax, LIMITS.readPageEventsMax),
+            bytesMax: Math.min(bytesMax, LIMITS.readPageBytesMax),
+          });
+    this.#mustStillServe(container, served);
+    const after = stateOf(served, streamId);
+    return {
+      events: page.events,
+      next: positionAt(after.nonces, page.nextChain),
+      upToDate: page.nextChain >= after.nextChain,
+      closed: after.closed,
+    };
+  }
+
+  async waitForData(container: number, streamId: Id, position: Position, signal: AbortSignal): Promise<void> {
+    const served = this.#host.get(container);
+    checkPosition(streamId, position, stateOf(served, streamId));
+    const link = linkSignals([signal, this.#host.ended(container)]);
+    try {
+      await served.waitForData(streamId, position.chain, link.signal);
+    } finally {
+      link.unlink();
+    }
+    if (!signal.aborted) this.#mustStillServe(container, served);
+  }
+
+  async describe(container: number, streamIds: readonly Id[]): Promise<(ContainerStreamState | undefined)[]> {
+    const served = this.#host.get(container);
+    return streamIds.map((id) => served.describe(id));
+  }
+
+  async deleteStream(container: number, streamId: Id): Promise<void> {
+    await this.#host.get(container).deleteStream(streamId);
+  }
+
+  async levels(container: number, request: LevelsRequest): Promise<LevelsAnswer> {
+    const served = this.#host.get(container);
+    return { ...served.levels(request), epoch: served.status().epoch };
+  }
+
+  /** Time may have stood still in between, and the lease may be over: what was read then may be old. */
+  #mustStillServe(container: number, served: Container): void {
+    if (this.#host.get(container) !== served) {
+      throw new TributaryError("CONTAINER_NOT_OWNED", `container ${container} changed hands meanwhile`, { container });
+    }
+  }
+}
+
+function stateOf(container: Container, streamId: Id): ContainerStreamState {
+  const state = container.describe(streamId);
+  if (!state) throw new TributaryError("STREAM_UNKNOWN", "the stream is not known here");
+  return state;
+}
+
+function chainOf(streamId: Id, state: ContainerStreamState, from: ReadFrom): number {
+  if (from === "first") return state.firstChain;
+  if (from === "end") return state.nextChain;
+  checkPosition(streamId, from, state);
+  return from.chain;
+}
