@@ -409,11 +409,15 @@ export class EdgeSession {
     if (this.#failure || this.#closed) throw closedError();
   }
 
-  /** The first failure ends the session and is told as it is; those behind it only say that it is over. */
+  /**
+   * The first failure ends the session and is told as it is; those behind it only say that it is over, unless they may have had
+   * effects: a commit on its way may land in spite of what failed beside it.
+   */
   #fail(error: unknown): TributaryError {
-    if (this.#failure || this.#closed) return closedError();
-    this.#failure = toTributaryError(error);
-    return this.#failure;
+    const failure = toTributaryError(error);
+    if (this.#failure || this.#closed) return failure.sideEffects ? failure : closedError();
+    this.#failure = failure;
+    return failure;
   }
 }
 

@@ -1,6 +1,10 @@
+import { systemClock } from "@tributary/common/clock";
+import { TributaryError } from "@tributary/common/errors";
+import type { Log } from "@tributary/common/ports/log";
 import { describe, expect, it } from "vitest";
+import { createEdgeStore } from "./log-edge-store.ts";
 import { seededRandom } from "./testing/gateway-model.ts";
-import type { Fault, LogOperation } from "./testing/memory-log.ts";
+import { type Fault, type LogOperation, MemoryLog } from "./testing/memory-log.ts";
 import { Site } from "./testing/site.ts";
 
 /** A fixed story with everything in it: creations, mappings, both lanes, sends, frees, restarts, drops. */
@@ -85,4 +89,45 @@ describe("edge store and a dying log", () => {
       expect(n).toBeGreaterThan(50);
     });
   }
+
+  it("says of a commit that may have landed that it may have, also where something else failed before (simulation, seed 1666)", async () => {
+    const site = new Site(3);
+    let append: () => Promise<void> = async () => undefined;
+    let read: () => Promise<void> = async () => undefined;
+    site.store = createEdgeStore({
+      log: async () => ({ log: unsteady(new MemoryLog(site.disk)), report: { recordsQuarantined: 0, quarantinePath: "" } }),
+      random: seededRandom(1),
+      clock: systemClock,
+    });
+    const unsteady = (log: Log): Log => ({
+      state: () => log.state(),
+      async append(data, expectedLast) {
+        const seq = await log.append(data, expectedLast);
+        await append();
+        return seq;
+      },
+      async read(fromSeq, bounds) {
+        await read();
+        return log.read(fromSeq, bounds);
+      },
+      truncate: (throughSeq) => log.truncate(throughSeq),
+      close: () => log.close(),
+    });
+    await site.open();
+    await site.create(1);
+    await site.gateway.commit(site.store, [], site.mapping(0, false, 1));
+    const broken = new TributaryError("LOG_RESULT_UNKNOWN", "no answer");
+    const answer = Promise.withResolvers<void>();
+    append = () => answer.promise;
+    read = () => Promise.reject(broken);
+    const commit = site.gateway.commit(site.store, site.events([{ stream: 0, key: 1, size: 9 }]));
+    const outcome = expect(commit).rejects.toMatchObject({ code: "LOG_RESULT_UNKNOWN" });
+    await expect(site.store.uplinkNext(1)).rejects.toMatchObject({ code: "LOG_RESULT_UNKNOWN" });
+    answer.reject(broken);
+    await outcome;
+    // Nothing was handed to the log here.
+    await expect(site.gateway.commit(site.store, site.events([{ stream: 0, key: 1, size: 9 }]))).rejects.toMatchObject({
+      code: "LOG_CLOSED",
+    });
+  });
 });
