@@ -1,20 +1,13 @@
-import { NumberSet } from "./number-set.ts";
+import { KeyOrder } from "./key-order.ts";
+import { Places } from "./places.ts";
+import type { PlainRecord, Violate } from "./plain.ts";
+import { type ExplainHole, WriterNumbers } from "./writer-numbers.ts";
 
-/** One event or gap record as the envelope read gives it. The verifier knows nothing else of Tributary. */
-export interface PlainRecord {
-  readonly segment: string;
-  readonly ordinal: number;
-  readonly writer: string;
-  readonly incarnation: string;
-  readonly lane: string;
-  readonly number: number;
-  readonly key: string;
-  /** Set for a gap record: the writer's numbers from `first` to `number` in this segment are declared lost. */
-  readonly gap?: { readonly first: number; readonly count: number };
-}
+export type { PlainRecord } from "./plain.ts";
 
 export interface Violation {
-  readonly kind: "missing" | "doubled" | "reordered";
+  readonly invariant: number;
+  readonly kind: string;
   readonly count: number;
   readonly detail: string;
 }
@@ -28,105 +21,106 @@ export interface VerifyReport {
   readonly missing: number;
   readonly doubled: number;
   readonly reordered: number;
+  /** Everything else: places that changed, gap records that cannot be, a read that ends early. */
+  readonly otherwiseWrong: number;
   /** The first violations, in the order in which they were found. */
   readonly violations: readonly Violation[];
 }
 
-const VIOLATIONS_KEPT_MAX = 100;
-
-interface WriterRun {
-  readonly numbers: NumberSet;
+export interface VerifierOptions {
+  /** Logs of writers were copied or set back: each incarnation is judged by itself. */
+  readonly branched?: boolean;
+  /** What else was read of the stream, by anybody. */
+  readonly places?: Places;
 }
 
-/**
- * Judges a complete read of one stream, from its first event on, in the order read: every number of a writer's incarnation
- * is there once or declared lost, ordinals of a segment follow each other, and a key's events keep their writer's order.
- */
+const VIOLATIONS_KEPT_MAX = 100;
+
+/** What a complete read alone can show, in the words of `tributary verify`. */
+export const VERIFIED_BY_READING: readonly string[] = [
+  "every number of every writer's incarnation is there once or declared lost (invariant 1)",
+  "ordinals of a segment follow each other from 0 (invariant 1)",
+  "the read gives as many records as the server says there are (invariant 1)",
+  "a key's events keep their writer's order (invariant 2)",
+];
+
+/** What a second read of the stream shows beside. */
+export const VERIFIED_BY_READING_TWICE = "every (segment, ordinal) gives the same record again (invariant 3)";
+
+/** Judges a complete read of one stream, from its first event on, in the order read. Keeps a few bytes an event. */
 export class StreamVerifier {
-  readonly #runs = new Map<string, WriterRun>();
+  readonly #numbers: WriterNumbers;
+  readonly #order: KeyOrder;
+  readonly #places: Places;
   readonly #nextOrdinal = new Map<string, number>();
-  /** Latest (run, number) of each writer's key, and the runs of that key that are over. */
-  readonly #keys = new Map<string, { run: string; number: number; over: Set<string> }>();
   readonly #violations: Violation[] = [];
+  readonly #counts = { missing: 0, doubled: 0, reordered: 0, otherwiseWrong: 0 };
   #events = 0;
   #gapRecords = 0;
   #eventsDeclaredLost = 0;
-  #missing = 0;
-  #doubled = 0;
-  #reordered = 0;
+
+  constructor(options: VerifierOptions = {}) {
+    this.#numbers = new WriterNumbers(this.#violate);
+    this.#order = new KeyOrder(this.#violate, options.branched);
+    this.#places = options.places ?? new Places();
+  }
 
   add(record: PlainRecord): void {
     this.#checkOrdinal(record);
-    const run = `${record.writer}/${record.incarnation}/${record.lane}`;
-    let state = this.#runs.get(run);
-    if (!state) {
-      state = { numbers: new NumberSet() };
-      this.#runs.set(run, state);
-    }
+    this.compare(record);
+    this.#numbers.add(record);
     if (record.gap) {
       this.#gapRecords++;
       this.#eventsDeclaredLost += record.gap.count;
-      // A gap names the numbers of one segment; those of others in between arrive by themselves, so a known one is no double.
-      state.numbers.add(record.gap.first, record.number);
       return;
     }
     this.#events++;
-    if (state.numbers.add(record.number, record.number) > 0) this.#violate("doubled", 1, `number ${record.number} of ${run}`);
-    this.#checkKeyOrder(record, run);
+    this.#order.add(record);
+  }
+
+  /** A record that somebody read at another time, from wherever on. */
+  compare({ segment, nonce, ordinal, digest }: PlainRecord): void {
+    if (digest === undefined || this.#places.isSame(`${segment} ${nonce ?? ""}`, ordinal, digest)) return;
+    this.#violate(3, "changed", `ordinal ${ordinal} of segment ${segment}`);
+  }
+
+  /** The server said before the read that the stream has this many records. */
+  expectRecords(atLeast: number): void {
+    const records = this.#events + this.#gapRecords;
+    if (records < atLeast) this.#violate(1, "incomplete read", `${records} records were read of ${atLeast}`, atLeast - records);
   }
 
   /** `firstNumber`: the lowest number expected of each run; 1 unless retention cut the stream. */
-  finish(firstNumber = 1): VerifyReport {
-    for (const [run, { numbers }] of this.#runs) {
-      for (const [from, to] of numbers.missing(firstNumber)) {
-        this.#violate("missing", to - from + 1, `numbers ${from} to ${to} of ${run}`);
-      }
-    }
+  finish(firstNumber = 1, explain: ExplainHole = () => 0): VerifyReport {
+    this.#numbers.finish(firstNumber, explain);
     return {
       events: this.#events,
       gapRecords: this.#gapRecords,
       eventsDeclaredLost: this.#eventsDeclaredLost,
-      writers: new Set([...this.#runs.keys()].map((run) => run.slice(0, run.indexOf("/")))).size,
-      missing: this.#missing,
-      doubled: this.#doubled,
-      reordered: this.#reordered,
+      writers: this.#numbers.writers,
+      ...this.#counts,
       violations: this.#violations,
     };
   }
 
-  #checkOrdinal(record: PlainRecord): void {
-    const expected = this.#nextOrdinal.get(record.segment) ?? 0;
-    if (record.ordinal > expected) {
-      this.#violate("missing", record.ordinal - expected, `ordinals ${expected} to ${record.ordinal - 1} of segment ${record.segment}`);
-    } else if (record.ordinal < expected) {
-      this.#violate("doubled", 1, `ordinal ${record.ordinal} of segment ${record.segment}`);
+  #checkOrdinal({ segment, ordinal }: PlainRecord): void {
+    const expected = this.#nextOrdinal.get(segment) ?? 0;
+    if (ordinal > expected) {
+      this.#violate(1, "missing", `ordinals ${expected} to ${ordinal - 1} of segment ${segment}`, ordinal - expected);
+    } else if (ordinal < expected) {
+      this.#violate(1, "doubled", `ordinal ${ordinal} of segment ${segment}`);
     }
-    this.#nextOrdinal.set(record.segment, Math.max(expected, record.ordinal + 1));
+    this.#nextOrdinal.set(segment, Math.max(expected, ordinal + 1));
   }
 
-  #checkKeyOrder(record: PlainRecord, run: string): void {
-    const name = `${record.writer}/${record.lane}/${record.key}`;
-    const state = this.#keys.get(name);
-    if (!state) {
-      this.#keys.set(name, { run, number: record.number, over: new Set() });
-      return;
-    }
-    if (state.run === run) {
-      if (record.number < state.number)
-        this.#violate("reordered", 1, `key '${record.key}': ${record.number} behind ${state.number} of ${run}`);
-    } else if (state.over.has(run)) {
-      this.#violate("reordered", 1, `key '${record.key}': ${run} came back behind ${state.run}`);
-    } else {
-      state.over.add(state.run);
-    }
-    state.run = run;
-    state.number = record.number;
-  }
+  readonly #violate: Violate = (invariant, kind, detail, count = 1) => {
+    const counted = kind === "missing" || kind === "doubled" || kind === "reordered" ? kind : "otherwiseWrong";
+    this.#counts[counted] += count;
+    if (this.#violations.length < VIOLATIONS_KEPT_MAX) this.#violations.push({ invariant, kind, count, detail });
+  };
+}
 
-  #violate(kind: Violation["kind"], count: number, detail: string): void {
-    if (kind === "missing") this.#missing += count;
-    else if (kind === "doubled") this.#doubled += count;
-    else this.#reordered += count;
-    if (this.#violations.length < VIOLATIONS_KEPT_MAX) this.#violations.push({ kind, count, detail });
-  }
+/** False if anything at all was found. */
+export function isClean({ missing, doubled, reordered, otherwiseWrong }: VerifyReport): boolean {
+  return missing + doubled + reordered + otherwiseWrong === 0;
 }

@@ -1,13 +1,14 @@
 import { parseStreamName } from "@tributary/common/names";
 import { TributaryClient } from "@tributary/common/sdk/client";
-import { StreamVerifier, type VerifyReport } from "../check/stream-verifier.ts";
-import type { Ledger, LedgerReport } from "./ledger.ts";
-import { until } from "./scenario.ts";
+import type { ClientReport } from "../check/client-histories.ts";
+import { isClean, StreamVerifier, type VerifyReport } from "../check/stream-verifier.ts";
+import { type Ledger, plainOf } from "./ledger.ts";
+import { type ScenarioResult, until } from "./scenario.ts";
 import type { TailReader } from "./tail-reader.ts";
 
 export interface FinalRead {
-  readonly ledger: LedgerReport;
-  readonly verify: readonly (VerifyReport & { readonly stream: string })[];
+  readonly ledger: ClientReport;
+  readonly checks: ScenarioResult["checks"];
 }
 
 /** Waits until the core has at least as many events as were acknowledged, and no more come; then reads everything and judges it. */
@@ -35,18 +36,34 @@ export async function readAll(
   const checker = ledger.checker();
   const verify: (VerifyReport & { stream: string })[] = [];
   for (const stream of streams) {
-    const verifier = new StreamVerifier();
     const tail = tails.find((reader) => reader.stream === stream);
+    const verifier = new StreamVerifier(tail ? { places: tail.places } : {});
     for await (const page of client.readPages(parseStreamName(stream), { offset: "-1" })) {
       for (const record of page.records) {
-        verifier.add(record);
-        tail?.check(record);
-        if (record.kind === "event") checker.add(record.data);
+        const plain = plainOf(record);
+        verifier.add(plain);
+        checker.add(stream, plain, record.data);
       }
     }
     verify.push({ ...verifier.finish(), stream });
   }
-  return { ledger: checker.finish(), verify };
+  const broken = verify.filter((report) => !isClean(report));
+  const report = checker.finish();
+  return {
+    ledger: report,
+    checks: [
+      {
+        name: "verify agrees",
+        ok: broken.length === 0,
+        detail: broken.map((r) => `${r.stream}: ${JSON.stringify(r.violations.slice(0, 3))}`).join("; ") || "yes",
+      },
+      {
+        name: "every event is where, under which key and with which bytes its client sent it",
+        ok: report.foreign === 0,
+        detail: `${report.foreign} of ${report.read} are not`,
+      },
+    ],
+  };
 }
 
 const SETTLE_MS_MAX = 600_000;

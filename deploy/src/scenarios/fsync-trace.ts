@@ -84,6 +84,7 @@ async function trace(context: ScenarioContext, sync: "full" | "off"): Promise<Sc
       acks,
       early,
       checks: [
+        ...final.checks.map((check) => ({ ...check, name: `edge.sync=${sync}: ${check.name}` })),
         {
           name: `edge.sync=${sync}: every PUBACK follows the fsync that covers it`,
           ok: sync === "off" || (acks >= ledger.acked && early === 0),

@@ -1,5 +1,6 @@
+import { recordAck, recordResend } from "../check/client-histories.ts";
 import { HttpProducer } from "./http-producer.ts";
-import { eventPayload, type Ledger, recordAck } from "./ledger.ts";
+import { eventPayload, type Ledger } from "./ledger.ts";
 import { MqttClient } from "./mqtt-client.ts";
 
 export interface LoadOptions {
@@ -34,7 +35,7 @@ export function startLoad(ledger: Ledger, options: LoadOptions): Load {
   const streamOf = (i: number) => options.streams[i % options.streams.length] as string;
 
   for (let i = 0; i < options.http; i++) {
-    const client = ledger.open(`${options.prefix}-http-${i}`);
+    const client = ledger.enter(`${options.prefix}-http-${i}`, streamOf(i), "exactly-once", filler);
     const producer = new HttpProducer({
       port: options.httpPort,
       stream: streamOf(i),
@@ -55,7 +56,7 @@ export function startLoad(ledger: Ledger, options: LoadOptions): Load {
   }
   for (let i = 0; i < options.mqttQos1 + options.mqttQos2; i++) {
     const qos = i < options.mqttQos1 ? 1 : 2;
-    const client = ledger.open(`${options.prefix}-mqtt${qos}-${i}`);
+    const client = ledger.enter(`${options.prefix}-mqtt${qos}-${i}`, streamOf(i), qos === 1 ? "at-least-once" : "exactly-once", filler);
     const mqtt = new MqttClient({
       port: options.mqttPort,
       clientId: client.client,
@@ -64,7 +65,7 @@ export function startLoad(ledger: Ledger, options: LoadOptions): Load {
       depth: options.mqttDepth,
       next: () => ({ number: ++client.sent, payload: eventPayload(client.client, client.sent, filler) }),
       acked: (number) => recordAck(client, number, number),
-      resent: (number) => client.resent.add(number),
+      resent: (number) => recordResend(client, number),
     });
     drains.push(async () => {
       await mqtt.drain();

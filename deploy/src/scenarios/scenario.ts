@@ -1,4 +1,4 @@
-import type { LedgerReport } from "./ledger.ts";
+import type { ClientReport } from "../check/client-histories.ts";
 
 export interface ScenarioContext {
   readonly minutes: number | undefined;
@@ -15,7 +15,7 @@ export interface ScenarioContext {
 }
 
 export interface ScenarioResult {
-  readonly report: Pick<LedgerReport, "acked" | "read" | "lost" | "doubled" | "reordered">;
+  readonly report: Pick<ClientReport, "acked" | "read" | "lost" | "doubled" | "reordered">;
   /** What else must hold; each with what was seen. */
   readonly checks: readonly { readonly name: string; readonly ok: boolean; readonly detail: string }[];
 }

@@ -1,31 +1,14 @@
-import { crc32c } from "@tributary/common/checksum";
 import { TributaryError } from "@tributary/common/errors";
 import { parseStreamName } from "@tributary/common/names";
 import { type EnvelopeRecord, TributaryClient } from "@tributary/common/sdk/client";
-
-/** Fingerprints of what stood at each (segment, ordinal) when it was read. */
-class Fingerprints {
-  readonly #segments = new Map<string, Map<number, number>>();
-
-  /** False if something else was seen there before. */
-  add(record: EnvelopeRecord): boolean {
-    let ordinals = this.#segments.get(record.segment);
-    if (!ordinals) {
-      ordinals = new Map();
-      this.#segments.set(record.segment, ordinals);
-    }
-    const identity = crc32c(Buffer.from(`${record.kind} ${record.key} ${record.writer} ${record.incarnation} ${record.number}`));
-    const fingerprint = crc32c(record.data, identity);
-    const known = ordinals.get(record.ordinal);
-    if (known === undefined) ordinals.set(record.ordinal, fingerprint);
-    return known === undefined || known === fingerprint;
-  }
-}
+import { Places } from "../check/places.ts";
+import { plainOf } from "./ledger.ts";
 
 /** Follows a stream through every crash of its server, and remembers what it saw where. */
 export class TailReader {
   readonly stream: string;
-  readonly #fingerprints = new Fingerprints();
+  /** What stood at each (segment, ordinal) when it was read: whoever reads it again compares. */
+  readonly places: Places = new Places();
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
   seen = 0;
@@ -43,7 +26,7 @@ export class TailReader {
       try {
         const options = { offset, follow: true, signal: this.#stop.signal };
         for await (const page of client.readPages(parseStreamName(this.stream), options)) {
-          for (const record of page.records) this.check(record);
+          for (const record of page.records) this.#check(record);
           offset = page.nextOffset;
         }
       } catch (error) {
@@ -55,9 +38,10 @@ export class TailReader {
     }
   }
 
-  check(record: EnvelopeRecord): void {
+  #check(record: EnvelopeRecord): void {
     this.seen++;
-    if (!this.#fingerprints.add(record)) this.changed++;
+    const { segment, ordinal, digest = 0 } = plainOf(record);
+    if (!this.places.isSame(`${segment} `, ordinal, digest)) this.changed++;
   }
 
   async stop(): Promise<void> {

@@ -27,7 +27,6 @@ export class GatewayNode {
    * the core has: events that were dropped, and those of a copy of its disk, shift the places of all behind them. Not claimed yet.
    */
   lineage: number;
-  dropped = false;
   readonly #world: SimWorld;
   #reserved = true;
   #diskBytesMax = Number.POSITIVE_INFINITY;
@@ -166,24 +165,17 @@ export class GatewayNode {
     this.disk.bytesMax = this.#diskBytesMax - (this.#reserved && this.#diskBytesMax < Number.POSITIVE_INFINITY ? RESERVE_BYTES : 0);
   }
 
-  /** Invariant 8: what goes from the disk is safe at the level asked for. */
+  /** Invariant 8: what goes from the disk is safe at the level asked for, or given up by its own log. */
   #watch(): void {
-    const { disk } = this;
-    disk.observer.truncating = (_, throughSeq) => {
-      if (this.gateway && this.gateway.status().eventsDropped > 0) this.dropped = true;
-      if (this.shape.quota.whenFull === "drop-oldest") return;
-      const safe = this.shape.freeAt === "tiered" ? this.#world.lake.tiered : this.#world.lake.committed;
-      for (const submission of this.#world.ledger.submissions) {
-        if (submission.writer !== disk.name || submission.ackSeq === undefined || submission.ackSeq > throughSeq) continue;
-        if (safe.has(submission.id) || submission.ackSeq <= this.#judgedThrough || this.#world.isExcused(submission)) continue;
-        this.#world.ledger.violate(
-          8,
-          "freed early",
-          `${this.name} frees event ${submission.id}, which is not ${this.shape.freeAt} (${JSON.stringify(submission)}, through ${throughSeq})`,
-        );
-      }
-      this.#judgedThrough = throughSeq;
-    };
+    const { observer, name } = this.disk;
+    const { lake, ledger, logs } = this.#world;
+    const safe = this.shape.freeAt === "tiered" ? lake.tiered : lake.committed;
+    observer.landed = (seq, data) => logs.landed(name, seq, data);
+    observer.damaged = (seq) => logs.damaged(name, seq, true);
+    observer.truncating = (_, throughSeq) =>
+      logs.freeing(name, throughSeq, ({ id }) => {
+        const submission = ledger.submissions[id];
+        return safe.has(id) || (submission !== undefined && this.#world.isExcused(submission));
+      });
   }
-  #judgedThrough = 0;
 }

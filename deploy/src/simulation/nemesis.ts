@@ -169,6 +169,7 @@ function clone(world: World, site: string): void {
   const name = `${original.name}c`;
   world.trace(name, `is a copy of ${original.name}`);
   const node = new GatewayNode(world, { ...original.shape, name }, original.disk.copy(`disk of ${name}`, {}));
+  world.logs.copied(original.disk.name, node.disk.name);
   world.gateways.push(node);
   original.lineage = node.lineage = Number.NaN;
   node.start();
@@ -189,6 +190,7 @@ function restore(world: World, site: string): void {
       reason: "restored from a backup",
     });
     node.crash("its disk is replaced by a backup", ms(world, `${site} down`, 50, 3_000));
+    world.logs.replaced(lost.name, backup.last);
     node.replaceDisk(backup.copy(lost.name, {}));
   });
 }
@@ -204,6 +206,7 @@ function damage(world: World, site: string): void {
   const hole = world.dice.float(`${site} how`) < 0.4;
   world.trace(name, `record ${seq} of its disk ${hole ? "cannot be read any more" : "changes a bit"}`);
   world.ledger.losses.push({ writer: disk.name, fromSeq: seq, throughSeq: seq, atMs: world.nowMs, reason: "damaged" });
+  world.logs.damaged(disk.name, seq, false);
   if (hole) disk.unreadable.add(seq);
   else {
     const data = Uint8Array.from(disk.records.get(seq) as Uint8Array);

@@ -1,4 +1,4 @@
-import { checkReads } from "./checker.ts";
+import { checkReads, excuseOf } from "./checker.ts";
 import { readEverything } from "./clients/reader.ts";
 import type { FaultRecord } from "./faults.ts";
 import type { Violation } from "./ledger.ts";
@@ -82,7 +82,8 @@ async function judge(world: World, name: string): Promise<void> {
       checkReads(reads, {
         ledger: world.ledger,
         countOf: (streamId) => world.lake.countOf(streamId),
-        dropping: new Set(world.gateways.filter((node) => node.shape.quota.whenFull === "drop-oldest").map((node) => node.disk.name)),
+        logs: world.logs,
+        excuse: (submission) => excuseOf(world.ledger.losses, submission),
         branched: world.branched,
       }),
     (error: unknown) => world.ledger.violate(1, "unreadable", `the core's streams cannot be read: ${error}`),

@@ -1,5 +1,6 @@
 import type { Logger } from "@tributary/common/logger";
 import type { PhaseListener } from "@tributary/common/phases";
+import type { EdgeLogs } from "../check/edge-logs.ts";
 import type { SimEnvironment } from "./environment.ts";
 import type { LakeWatch } from "./lake-watch.ts";
 import type { Ledger, Submission } from "./ledger.ts";
@@ -22,6 +23,8 @@ export interface SimWorld extends SimEnvironment {
   readonly shape: Shape;
   readonly ledger: Ledger;
   readonly lake: LakeWatch;
+  /** What the gateways' logs were given. */
+  readonly logs: EdgeLogs;
   readonly network: BusNetwork;
   readonly meta: MetaState;
   readonly shelf: ObjectShelf;

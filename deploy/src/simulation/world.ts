@@ -1,6 +1,7 @@
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { LogFields, Logger } from "@tributary/common/logger";
 import type { Phase, PhaseListener } from "@tributary/common/phases";
+import { EdgeLogs } from "../check/edge-logs.ts";
 import { excuseOf } from "./checker.ts";
 import type { Service, Workplace } from "./clients/client.ts";
 import { startHttpProducer, startPlainCaller } from "./clients/http-producer.ts";
@@ -43,6 +44,7 @@ export class World implements SimWorld {
   readonly options: WorldOptions;
   readonly ledger: Ledger;
   readonly lake: LakeWatch;
+  readonly logs: EdgeLogs;
   readonly network: BusNetwork;
   readonly meta: MetaState = new MetaState();
   readonly shelf: ObjectShelf = new ObjectShelf();
@@ -63,7 +65,8 @@ export class World implements SimWorld {
     this.shape = shapeOf(this.dice);
     this.faults = new Faults(this.dice, () => this.nowMs, this.shape.faultRate, options.allowedFaults);
     this.ledger = new Ledger(() => this.nowMs);
-    this.lake = new LakeWatch(this.ledger, () => this.nowMs);
+    this.lake = new LakeWatch(this.ledger);
+    this.logs = new EdgeLogs(this.ledger.violate, (data) => this.ledger.identify(data));
     this.network = new BusNetwork(this, this.shape.bus);
     this.shelf.onStored = (name, data) => this.lake.stored(name, data);
     for (let id = 0; id < this.shape.containers; id++) {

@@ -1,6 +1,7 @@
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { ReadEvent, StreamInfo, StreamService } from "@tributary/common/stream-service";
-import { digestOf, type Seen } from "../ledger.ts";
+import { digestOf } from "../../check/plain.ts";
+import type { Seen } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
 import type { StreamShape } from "../shape.ts";
 import type { SimWorld } from "../sim-world.ts";
@@ -12,14 +13,14 @@ const PAGE = { eventsMax: 60, bytesMax: 8_000 };
 export function seenOf(world: SimWorld, stream: string, streamId: string, event: ReadEvent): Seen {
   const { segment, ordinal, writer, incarnation, lane, number, key, gap } = event;
   const plain = { segment, ordinal, writer, incarnation, lane, number, key };
-  const record = { ...plain, gap: gap && { first: gap.first, count: gap.count }, id: gap ? -1 : world.ledger.identify(event.data) };
-  return { stream, streamId, ...record, digest: digestOf(record) };
+  const record = { ...plain, gap: gap && { first: gap.first, count: gap.count } };
+  return { stream, streamId, ...record, id: gap ? -1 : world.ledger.identify(event.data), digest: digestOf(record, event.data) };
 }
 
 /** Notices a page of the core: the same for all readers for ever, and nothing but what counts. */
 function notice(world: SimWorld, reader: string, seen: Seen): void {
   world.ledger.noticed(seen, reader);
-  world.lake.judgeRead(seen, reader);
+  world.lake.judge(seen, reader);
 }
 
 /** Follows a stream of the core from its beginning on, through everything that happens to the core. */

@@ -9,6 +9,8 @@ const RECORD_OVERHEAD_BYTES = 32;
 /** Whoever watches a store to judge what is done to it. */
 export interface LogObserver {
   landed?(seq: number, data: Uint8Array): void;
+  /** Before a record gets other bytes than it was given. */
+  damaged?(seq: number): void;
   /** Before the records through `throughSeq` go. */
   truncating?(first: number, throughSeq: number): void;
 }
@@ -57,6 +59,7 @@ export class LogStore {
 
   /** Other bytes under a sequence, as a damaged disk has them. */
   damage(seq: number, data: Uint8Array): void {
+    this.observer.damaged?.(seq);
     this.remove(seq);
     this.#put(seq, data);
   }

@@ -1,0 +1,185 @@
+import { openChunk } from "@tributary/common/format/block";
+import { payloadOf } from "@tributary/common/format/event-columns";
+import { decodeCheckpoint } from "@tributary/edge/store/checkpoint-record";
+import { decodeEntry } from "@tributary/edge/store/log-cursor";
+import { runOf, type Violate } from "./plain.ts";
+
+/** An event as a gateway's log has it: the same event may have several, since a device sent it again. */
+export interface Copy {
+  readonly id: number;
+  /** Writer, incarnation and lane. */
+  readonly run: string;
+  readonly number: number;
+  readonly key: string;
+  readonly record: LoggedRecord;
+}
+
+/** A record of a gateway's log, which copies of the log share. */
+export interface LoggedRecord {
+  readonly seq: number;
+  /** The log that it was written to first. */
+  readonly origin: string;
+  readonly copies: readonly Copy[];
+  /** Logs that hold it, and those that held it until something took it that the level of acknowledgement allows for. */
+  readonly heldBy: Set<string>;
+  readonly lostBy: Set<string>;
+  /** The power went while it was written: it never was durable. */
+  torn: boolean;
+}
+
+/** Numbers that a gateway's log itself says it gave up. */
+interface DeclaredGap {
+  readonly run: string;
+  readonly first: number;
+  readonly last: number;
+}
+
+interface LogHistory {
+  /** Those that are gone since, too: what a backup does not have may be among them. */
+  readonly records: Map<number, LoggedRecord>;
+  readonly gaps: Map<string, DeclaredGap>;
+  freedThrough: number;
+}
+
+/**
+ * Watches the logs of gateways from outside: which event was written where, under which number, and what became of it. So it is known
+ * exactly which events a loss, a drop or a torn write may take. It shares the codec with the implementation, and no decision.
+ */
+export class EdgeLogs {
+  readonly #violate: Violate;
+  readonly #identify: (data: Uint8Array) => number;
+  readonly #logs = new Map<string, LogHistory>();
+  readonly #byId = new Map<number, Copy[]>();
+  readonly #byNumber = new Map<string, Copy[]>();
+  readonly #writers = new Set<string>();
+  #replaced = 0;
+
+  constructor(violate: Violate, identify: (data: Uint8Array) => number) {
+    this.#violate = violate;
+    this.#identify = identify;
+  }
+
+  landed(log: string, seq: number, data: Uint8Array): void {
+    const history = this.#log(log);
+    const entry = decodeEntry({ seq, data });
+    if (!entry) {
+      this.#violate(1, "no record", `${log}: record ${seq} was written damaged`);
+      return;
+    }
+    if (entry.kind === "incarnation") this.#writers.add(entry.writer);
+    if (entry.kind === "checkpoint") {
+      const { writer, gaps } = decodeCheckpoint(entry.raw);
+      for (const { incarnation, lane, first, last } of gaps.pending) {
+        const run = runOf({ writer, incarnation, lane });
+        history.gaps.set(`${run} ${first} ${last}`, { run, first, last });
+      }
+    }
+    const copies: Copy[] = [];
+    const record: LoggedRecord = { seq, origin: log, copies, heldBy: new Set([log]), lostBy: new Set(), torn: false };
+    history.records.set(seq, record);
+    if (entry.kind !== "commit") return;
+    for (const block of entry.blocks) {
+      const run = runOf(block);
+      this.#writers.add(block.writer);
+      for (const slice of block.slices) {
+        if (slice.kind === "gap") continue;
+        const events = openChunk(block, slice.chunk);
+        for (let row = slice.start; row < slice.start + slice.count; row++) {
+          const id = this.#identify(payloadOf(events, row));
+          const key = events.keys[events.keyIndex[row] as number] as string;
+          const copy: Copy = { id, run, number: events.number[row] as number, key, record };
+          copies.push(copy);
+          push(this.#byId, id, copy);
+          push(this.#byNumber, `${run} ${copy.number}`, copy);
+        }
+      }
+    }
+  }
+
+  /** `to` is another log with the content that `from` has now. */
+  copied(from: string, to: string): void {
+    const { records, gaps, freedThrough } = this.#log(from);
+    for (const record of records.values()) record.heldBy.add(to);
+    this.#logs.set(to, { records: new Map(records), gaps: new Map(gaps), freedThrough });
+  }
+
+  /** A backup of the log that held its records through `seq` took its place. */
+  replaced(log: string, seq: number): void {
+    const history = this.#log(log);
+    const before = `${log} before ${++this.#replaced}`;
+    // What the backup still has is freed once more.
+    history.freedThrough = 0;
+    for (const record of history.records.values()) {
+      // Where it stood among the others is still to be kept.
+      record.heldBy.add(before);
+      if (record.seq > seq) this.#take(log, record, true);
+    }
+  }
+
+  /** A record's bytes changed, or cannot be read any more. `torn`: it never was durable; else its loss is allowed for. */
+  damaged(log: string, seq: number, torn: boolean): void {
+    const record = this.#log(log).records.get(seq);
+    if (record) this.#take(log, record, !torn);
+  }
+
+  /**
+   * Invariant 8: what a gateway frees is safe, or its own log says that it was given up. To be called before the records go.
+   */
+  freeing(log: string, throughSeq: number, isSafe: (copy: Copy) => boolean): void {
+    const history = this.#log(log);
+    const gaps = [...history.gaps.values()];
+    for (let seq = history.freedThrough + 1; seq <= throughSeq; seq++) {
+      for (const copy of history.records.get(seq)?.copies ?? []) {
+        if (isSafe(copy) || gaps.some((gap) => gap.run === copy.run && gap.first <= copy.number && copy.number <= gap.last)) continue;
+        this.#violate(8, "freed early", `${log} frees event ${copy.id}, number ${copy.number} of ${copy.run} (record ${seq})`);
+      }
+    }
+    history.freedThrough = Math.max(history.freedThrough, throughSeq);
+  }
+
+  copiesOf(id: number): readonly Copy[] {
+    return this.#byId.get(id) ?? [];
+  }
+
+  /** The copy of event `id` that has this number; undefined if no log ever had one. */
+  find(id: number, run: string, number: number): Copy | undefined {
+    return this.copiesOf(id).find((copy) => copy.run === run && copy.number === number);
+  }
+
+  /** Events of all streams of a run that have this number. */
+  numbered(run: string, number: number): readonly Copy[] {
+    return this.#byNumber.get(`${run} ${number}`) ?? [];
+  }
+
+  /** True for a writer whose log is watched. */
+  knows(writer: string): boolean {
+    return this.#writers.has(writer);
+  }
+
+  #take(log: string, record: LoggedRecord, allowed: boolean): void {
+    this.#log(log).records.delete(record.seq);
+    record.heldBy.delete(log);
+    if (allowed) record.lostBy.add(log);
+    else record.torn = true;
+  }
+
+  #log(name: string): LogHistory {
+    let log = this.#logs.get(name);
+    if (!log) {
+      log = { records: new Map(), gaps: new Map(), freedThrough: 0 };
+      this.#logs.set(name, log);
+    }
+    return log;
+  }
+}
+
+function push<K>(map: Map<K, Copy[]>, key: K, copy: Copy): void {
+  const list = map.get(key);
+  if (list) list.push(copy);
+  else map.set(key, [copy]);
+}
+
+/** The writer's own log lost it, as its level of acknowledgement allows. */
+export function isLost({ record }: Copy): boolean {
+  return record.lostBy.has(record.origin);
+}

@@ -1,0 +1,157 @@
+import { FRAME_KIND } from "@tributary/core/container/counting";
+import type { Operation } from "@tributary/core/container/operations";
+import { block, numbered } from "@tributary/core/container/testing/gateway";
+import { encodeFrame } from "@tributary/core/container/wal-frame";
+import { beforeEach, describe, expect, it } from "vitest";
+import { LakeWatch } from "./lake-watch.ts";
+import { digestOf } from "./plain.ts";
+
+const STREAM = "0123456789abcdef0123456789abcdef";
+const WRITER = { writer: "b".repeat(32), incarnation: "c".repeat(16), lane: "live" } as const;
+const START = "0".repeat(32);
+
+/** Events `from` to `to` of the one writer, at the ordinals from `from` − 1 on. */
+function append(from: number, to: number, tag = ""): Extract<Operation, { type: "append-block" }> {
+  return {
+    type: "append-block",
+    block: block(WRITER, [{ streamId: STREAM, previous: from - 1, events: numbered(from, to, tag) }]),
+    own: false,
+    decisions: [{ slice: 0, skip: 0, ordinal: from - 1, chain: from - 1 }],
+  };
+}
+
+function checkpoint(seq: number): Operation {
+  return {
+    type: "tiered",
+    checkpoint: { position: { seq, epoch: 1, attempt: 1, number: seq, hash: START }, snapshot: undefined, objects: [] },
+  };
+}
+
+function seen(number: number, data = String(number)) {
+  const plain = { segment: "0.0.0", ordinal: number - 1, ...WRITER, number, key: "" };
+  return { ...plain, digest: digestOf(plain, Buffer.from(data)) };
+}
+
+describe("LakeWatch", () => {
+  let found: string[];
+  let watch: LakeWatch;
+  let held: string[];
+  beforeEach(() => {
+    found = [];
+    held = [];
+    watch = new LakeWatch(
+      (invariant, kind) => found.push(`${invariant} ${kind}`),
+      (data) => Number(Buffer.from(data).toString()),
+    );
+    watch.onOperation = ({ type }) => held.push(type);
+    watch.onEvent = (id, streamId) => held.push(`${id} in ${streamId.slice(0, 2)}`);
+  });
+
+  /** Lets a frame land and gives its hash. */
+  function land(
+    seq: number,
+    previousHash: string,
+    operations: readonly Operation[],
+    of: { epoch?: number; attempt?: number } = {},
+  ): string {
+    const { epoch = 1, attempt = 1 } = of;
+    const kind = seq === 1 ? FRAME_KIND.fence : FRAME_KIND.operations;
+    const { bytes, hash } = encodeFrame({ kind, container: 0, epoch, attempt, number: seq, previousHash }, operations);
+    watch.landed(0, seq, bytes);
+    return hash;
+  }
+
+  it("accepts reads of what counting frames hold", () => {
+    land(2, land(1, START, []), [append(1, 3)]);
+    for (const number of [1, 2, 3]) watch.judgeRead(STREAM, seen(number), "reader");
+    expect(found).toEqual([]);
+    expect(watch.countOf(STREAM)).toBe(3);
+    expect([...watch.committed]).toEqual([1, 2, 3]);
+    expect(held).toEqual(["append-block", "1 in 01", "2 in 01", "3 in 01"]);
+  });
+
+  it("finds a read of nothing, and of other bytes, another number or another key than the counting frames have", () => {
+    land(2, land(1, START, []), [append(1, 3)]);
+    watch.judgeRead(STREAM, seen(4), "reader");
+    expect(found.splice(0)).toEqual(["5 read what is not durable"]);
+    watch.judgeRead(STREAM, seen(3, "other"), "reader");
+    expect(found.splice(0)).toEqual(["5 read what does not count"]);
+    const other = { ...seen(3), key: "k" };
+    watch.judgeRead(STREAM, { ...other, digest: digestOf(other, Buffer.from("3")) }, "reader");
+    expect(found.splice(0)).toEqual(["5 read what does not count"]);
+  });
+
+  it.each([
+    ["of an attempt that is over", { epoch: 1, attempt: 1 }],
+    ["that is not chained to the last counting one", { epoch: 3 }],
+  ])("does not count a frame %s", (_, of) => {
+    const fence = land(2, land(1, START, []), [], { epoch: 2 });
+    land(3, of.epoch === 3 ? START : fence, [append(1, 3)], of);
+    expect(watch.voidFrames).toBe(1);
+    watch.judgeRead(STREAM, seen(1), "reader");
+    expect(found).toEqual(["5 read what is not durable"]);
+  });
+
+  it("counts on behind a void frame", () => {
+    const fence = land(2, land(1, START, []), [], { epoch: 2 });
+    land(3, fence, [append(1, 3, "void")], { epoch: 1 });
+    land(4, fence, [append(1, 3)], { epoch: 2 });
+    watch.judgeRead(STREAM, seen(2), "reader");
+    expect(found).toEqual([]);
+  });
+
+  it("joins a log that was truncated before", () => {
+    watch.begins(0, { epoch: 4, attempt: 1, hash: "ab".repeat(16) });
+    land(90, "ab".repeat(16), [append(5, 6)], { epoch: 4 });
+    watch.judgeRead(STREAM, seen(5), "reader");
+    expect(found).toEqual([]);
+  });
+
+  it("finds a frame that was written damaged", () => {
+    watch.landed(0, 1, new Uint8Array(200));
+    expect(found).toEqual(["5 no frame"]);
+  });
+
+  describe("truncation", () => {
+    const operation = append(1, 3);
+    const OBJECT = "g0/c00000/blocks/x.trib";
+    const object = Buffer.concat([Buffer.from("head"), operation.block.bytes, Buffer.from("foot")]);
+
+    it("accepts what is in the lake and behind a checkpoint", () => {
+      const hash = land(2, land(1, START, []), [operation]);
+      watch.stored(OBJECT, object);
+      land(3, hash, [checkpoint(2)]);
+      watch.truncating(0, 1, 2);
+      expect(found).toEqual([]);
+      expect([...watch.tiered]).toEqual([1, 2, 3]);
+    });
+
+    it("finds that no checkpoint reaches so far", () => {
+      land(2, land(1, START, []), [operation]);
+      watch.stored(OBJECT, object);
+      watch.truncating(0, 1, 2);
+      expect(found).toEqual(["7 truncated early"]);
+    });
+
+    it("finds that the checkpoint is in a void frame", () => {
+      const hash = land(2, land(1, START, []), [operation]);
+      watch.stored(OBJECT, object);
+      land(3, hash, [], { epoch: 2 });
+      land(4, hash, [checkpoint(2)]);
+      watch.truncating(0, 1, 2);
+      expect(found).toEqual(["7 truncated early"]);
+    });
+
+    it.each([
+      ["not there", undefined],
+      ["damaged in the lake", Uint8Array.from(object, (byte, i) => (i === 40 ? byte ^ 1 : byte))],
+    ])("finds that a block is %s", (_, bytes) => {
+      const hash = land(2, land(1, START, []), [operation]);
+      if (bytes) watch.stored(OBJECT, bytes);
+      land(3, hash, [checkpoint(2)]);
+      watch.truncating(0, 1, 2);
+      expect(found).toEqual(["7 truncated early"]);
+      expect(watch.tiered.size).toBe(0);
+    });
+  });
+});

@@ -1,0 +1,263 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { EdgeLogs } from "./edge-logs.ts";
+import type { PlainRecord, Submission } from "./plain.ts";
+import { checkSubmissions, type Excuse, type ReadRecord, type StreamRead } from "./submissions.ts";
+import { commitRecord, dropRecord, incarnationOf, startRecord, WRITER } from "./testing/hand-made-log.ts";
+
+const DISK = "disk";
+const NONE: Excuse = { missing: false, doubled: false };
+const WHOLE = { id: "0.0.0", range: { from: 0, to: 2 ** 32 } };
+
+/** Event `id`, sent at 10 × id and acknowledged 5 later. */
+function sent(id: number, changes: Partial<Submission> = {}): Submission {
+  const firstMs = 10 * id;
+  const told = { firstMs, lastMs: firstMs, ackMs: firstMs + 5, attempts: 1, refused: false };
+  return { id, client: "c", writer: DISK, stream: "s", key: "k", promise: "exactly-once", ...told, ...changes };
+}
+
+describe("submissions and gateways' logs", () => {
+  let found: string[];
+  let logs: EdgeLogs;
+  let submissions: Submission[];
+  let records: ReadRecord[];
+  beforeEach(() => {
+    found = [];
+    logs = new EdgeLogs(
+      (invariant, kind) => found.push(`${invariant} ${kind}`),
+      (data) => Number(Buffer.from(data).toString()),
+    );
+    logs.landed(DISK, 1, startRecord(1, "a"));
+    submissions = [sent(0), sent(1), sent(2)];
+    records = [];
+    for (const id of [0, 1, 2]) logs.landed(DISK, 2 + id, commitRecord(2 + id, "a", 1 + id, [id]));
+  });
+
+  function read(id: number, number: number, changes: Partial<PlainRecord> = {}): void {
+    const at = { segment: "0.0.0", ordinal: records.length, writer: WRITER, incarnation: incarnationOf("a"), lane: "live" };
+    records.push({ ...at, id, number, key: "k", ...changes });
+  }
+
+  /** Of incarnation "a", under the numbers that they have there. */
+  function readIds(...ids: number[]): void {
+    for (const id of ids) read(id, id + 1);
+  }
+
+  function readGap(first: number, number: number, changes: Partial<PlainRecord> = {}): void {
+    read(-1, number, { key: "", gap: { first, count: number - first + 1 }, ...changes });
+  }
+
+  function judge(excuse: Excuse = NONE, segments: StreamRead["segments"] = [WHOLE]): string[] {
+    checkSubmissions([{ stream: "s", segments, records }], {
+      submissions,
+      logs,
+      excuse: () => excuse,
+      violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
+    });
+    return found;
+  }
+
+  it("accepts what was sent, logged and acknowledged", () => {
+    readIds(0, 1, 2);
+    expect(judge()).toEqual([]);
+  });
+
+  it.each<[string, () => void, string]>([
+    ["a lost event", () => readIds(0, 2), "1 lost"],
+    ["bytes of nobody", () => read(-1, 1), "1 foreign bytes"],
+    ["another key", () => read(0, 1, { key: "other" }), "1 foreign key"],
+    ["a number that no log gave it", () => read(1, 1), "1 never logged"],
+    ["a number of another incarnation", () => read(1, 2, { incarnation: incarnationOf("b") }), "1 never logged"],
+    ["another order than the log's", () => readIds(1, 0, 2), "2 reordered"],
+  ])("finds %s", (_, make, expected) => {
+    make();
+    expect(judge()).toContain(expected);
+  });
+
+  it("finds a double, but where the device sent it twice and may", () => {
+    logs.landed(DISK, 5, commitRecord(5, "a", 4, [2]));
+    for (const [id, number] of [
+      [0, 1],
+      [1, 2],
+      [2, 3],
+      [2, 4],
+    ] as const)
+      read(id, number);
+    expect(judge().splice(0)).toEqual(["1 doubled"]);
+    expect(judge({ ...NONE, doubled: true }).splice(0)).toEqual([]);
+    submissions[2] = sent(2, { promise: "at-least-once", attempts: 2 });
+    expect(judge()).toEqual([]);
+  });
+
+  it("finds what was refused and is there", () => {
+    submissions[1] = sent(1, { refused: true, ackMs: undefined });
+    readIds(0, 1, 2);
+    expect(judge()).toEqual(["1 refused but there"]);
+  });
+
+  it("does not ask for what was never acknowledged", () => {
+    submissions[2] = sent(2, { ackMs: undefined });
+    readIds(0, 1);
+    expect(judge()).toEqual([]);
+  });
+
+  it("finds an acknowledged event that no log ever had", () => {
+    submissions.push(sent(3));
+    readIds(0, 1, 2);
+    expect(judge()).toEqual(["1 lost"]);
+  });
+
+  it("finds that the order of acknowledgements is not the log's", () => {
+    submissions = [sent(0, { firstMs: 20, lastMs: 20, ackMs: 25 }), sent(1), sent(2, { firstMs: 0, lastMs: 0, ackMs: 2 })];
+    readIds(0, 1, 2);
+    expect(judge()).toContain("2 reordered");
+  });
+
+  describe("gap records", () => {
+    it("excuse what they declare, number by number", () => {
+      readGap(1, 2);
+      read(2, 3);
+      expect(judge()).toEqual([]);
+    });
+
+    it.each<[string, () => void]>([
+      ["other numbers", () => readGap(1, 1)],
+      ["another incarnation", () => readGap(1, 2, { incarnation: incarnationOf("b") })],
+      ["another writer", () => readGap(1, 2, { writer: "c".repeat(32) })],
+      ["another lane", () => readGap(1, 2, { lane: "backlog" })],
+    ])("do not excuse by %s", (_, make) => {
+      make();
+      read(2, 3);
+      expect(judge()).toContain("1 lost");
+    });
+
+    it("of some of their numbers tell only of their own segment", () => {
+      const segments = [
+        { id: "0.0.0", range: { from: 0, to: 1 } },
+        { id: "0.0.1", range: { from: 1, to: 2 ** 32 } },
+      ];
+      readGap(1, 2, { gap: { first: 1, count: 1 } });
+      read(2, 3);
+      expect(judge(NONE, segments).splice(0)).toEqual(["1 lost", "1 lost"]);
+      records = [];
+      readGap(1, 2, { segment: "0.0.1", gap: { first: 1, count: 1 } });
+      read(2, 3);
+      expect(judge(NONE, segments)).toEqual([]);
+    });
+  });
+
+  describe("losses", () => {
+    it("excuse what was in the records that went, and nothing else", () => {
+      logs.damaged(DISK, 3, false);
+      readIds(0, 2);
+      expect(judge().splice(0)).toEqual([]);
+      records = [];
+      read(0, 1);
+      expect(judge()).toEqual(["1 lost"]);
+    });
+
+    it("do not excuse a torn write that was acknowledged", () => {
+      logs.damaged(DISK, 4, true);
+      readIds(0, 1);
+      expect(judge()).toEqual(["1 lost"]);
+    });
+
+    it("of a disk take what its backup does not have", () => {
+      logs.replaced(DISK, 3);
+      // What is written to the records anew is not lost.
+      logs.landed(DISK, 4, startRecord(4, "b"));
+      logs.landed(DISK, 5, commitRecord(5, "b", 1, [3]));
+      submissions.push(sent(3));
+      readIds(0, 1);
+      expect(judge()).toEqual(["1 lost"]);
+      found.splice(0);
+      read(3, 1, { incarnation: incarnationOf("b") });
+      expect(judge()).toEqual([]);
+    });
+
+    it("take what was freed before the disk was replaced, too: other records stand there now", () => {
+      logs.freeing(DISK, 4, () => true);
+      logs.replaced(DISK, 2);
+      logs.landed(DISK, 3, startRecord(3, "b"));
+      logs.landed(DISK, 4, commitRecord(4, "b", 1, [3]));
+      submissions.push(sent(3));
+      readIds(0, 1, 2);
+      read(3, 1, { incarnation: incarnationOf("b") });
+      expect(judge()).toEqual([]);
+    });
+
+    it("leave the order of the lost log among its own events", () => {
+      logs.replaced(DISK, 2);
+      read(0, 1);
+      read(2, 3);
+      read(1, 2);
+      expect(judge()).toContain("2 reordered");
+    });
+
+    it("of a copy excuse nothing that the log itself has", () => {
+      logs.copied(DISK, "clone");
+      logs.damaged("clone", 3, false);
+      readIds(0, 2);
+      expect(judge()).toEqual(["1 lost"]);
+    });
+  });
+
+  it("lets a log and its copy write side by side, each in its own order", () => {
+    logs.copied(DISK, "clone");
+    logs.landed("clone", 5, startRecord(5, "b"));
+    logs.landed("clone", 6, commitRecord(6, "b", 1, [4]));
+    logs.landed(DISK, 5, commitRecord(5, "a", 4, [3]));
+    submissions.push(sent(3), sent(4, { writer: "clone" }));
+    readIds(0, 1, 2);
+    read(4, 1, { incarnation: incarnationOf("b") });
+    read(3, 4);
+    expect(judge()).toEqual([]);
+    // What both have comes before what the copy wrote.
+    records = [];
+    readIds(0, 1);
+    read(4, 1, { incarnation: incarnationOf("b") });
+    read(2, 3);
+    read(3, 4);
+    expect(judge()).toContain("2 reordered");
+  });
+
+  it("lets the second copy of an event stand where it was sent again, if the first is gone", () => {
+    logs.landed(DISK, 5, commitRecord(5, "a", 4, [0]));
+    submissions[0] = sent(0, { promise: "at-least-once", attempts: 2, lastMs: 30 });
+    readGap(1, 1);
+    readIds(1, 2);
+    read(0, 4);
+    expect(judge()).toEqual([]);
+  });
+
+  describe("freeing", () => {
+    const free = (throughSeq: number, ...safe: number[]) => {
+      logs.freeing(DISK, throughSeq, ({ id }) => safe.includes(id));
+      return found.splice(0);
+    };
+
+    it("accepts what is safe", () => {
+      expect(free(3, 0, 1)).toEqual([]);
+      // What is gone is not asked for again.
+      expect(free(4, 2)).toEqual([]);
+    });
+
+    it("finds what is not safe", () => {
+      expect(free(3, 0)).toEqual(["8 freed early"]);
+    });
+
+    it("accepts what the log's own checkpoint gave up, and nothing beside", () => {
+      logs.landed(DISK, 5, dropRecord(5, "a", 1, 2));
+      expect(free(4)).toEqual(["8 freed early"]);
+    });
+
+    it("does not ask for a record that was damaged", () => {
+      logs.damaged(DISK, 3, false);
+      expect(free(3, 0)).toEqual([]);
+    });
+  });
+
+  it("finds a record that was written damaged", () => {
+    logs.landed(DISK, 9, new Uint8Array(100));
+    expect(found).toEqual(["1 no record"]);
+  });
+});

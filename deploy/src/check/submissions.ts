@@ -1,0 +1,160 @@
+import { keyHash } from "@tributary/common/key-hash";
+import { type Copy, type EdgeLogs, isLost } from "./edge-logs.ts";
+import { type PlainRecord, runOf, type Submission, type Violate } from "./plain.ts";
+
+/** A record with the id that its bytes carry: −1 for a gap record. */
+export type ReadRecord = PlainRecord & { readonly id: number };
+
+/** A stream read from its first event to its last. */
+export interface StreamRead {
+  readonly stream: string;
+  readonly segments: readonly { readonly id: string; readonly range: { readonly from: number; readonly to: number } }[];
+  readonly records: readonly ReadRecord[];
+}
+
+/** What is allowed for an event. */
+export interface Excuse {
+  readonly missing: boolean;
+  readonly doubled: boolean;
+}
+
+export interface Told {
+  readonly submissions: readonly Submission[];
+  readonly logs: EdgeLogs;
+  /** What else than the loss or the drop of its own record in the log excuses an event. */
+  readonly excuse: (submission: Submission) => Excuse;
+  readonly violate: Violate;
+}
+
+/** Judges complete reads of all streams by what clients sent and were told: invariants 1 and 2. */
+export function checkSubmissions(reads: readonly StreamRead[], told: Told): void {
+  for (const read of reads) {
+    checkOrigin(read, told);
+    checkLogOrder(read, told);
+    checkAckOrder(read, told);
+  }
+  checkCounts(reads, told);
+}
+
+/** What is read is what was sent, under the key under which it was sent and the number under which a log has it. */
+function checkOrigin({ stream, records }: StreamRead, { submissions, logs, violate }: Told): void {
+  for (const { id, key, gap, number, ...record } of records) {
+    if (gap) continue;
+    const submission = submissions[id];
+    if (!submission) {
+      violate(1, "foreign bytes", `${stream}: ordinal ${record.ordinal} of ${record.segment} is nothing that anybody sent`);
+      continue;
+    }
+    if (key !== submission.key) violate(1, "foreign key", `event ${id} was read under key ${key}, sent under ${submission.key}`);
+    if (logs.knows(record.writer) && !logs.find(id, runOf(record), number))
+      violate(1, "never logged", `${stream}: event ${id} is read as number ${number} of ${runOf(record)}, which no log ever had`);
+  }
+}
+
+/** Invariant 2: what a log holds is read in the order of the log, key by key, whichever incarnations and copies of the log there are. */
+function checkLogOrder({ stream, records }: StreamRead, { logs, violate }: Told): void {
+  const latest = new Map<string, Copy>();
+  for (const { id, key, number, gap, ...record } of records) {
+    const copy = gap ? undefined : logs.find(id, runOf(record), number);
+    if (!copy) continue;
+    for (const log of copy.record.heldBy) {
+      const before = latest.get(`${log} ${key}`);
+      if (before && (before.record.seq - copy.record.seq || before.number - copy.number) > 0) {
+        violate(
+          2,
+          "reordered",
+          `${stream}, key ${key}: event ${id}, record ${copy.record.seq} of ${log}, is read behind event ${before.id}, record ${before.record.seq}`,
+        );
+      }
+      latest.set(`${log} ${key}`, copy);
+    }
+  }
+}
+
+/**
+ * Invariant 2: of two events of one writer and key, what was acknowledged before the other was sent stands before it. Of what a device
+ * sent twice the first copy may be lost or given up: then the second one stands where it was sent again.
+ */
+function checkAckOrder({ stream, records }: StreamRead, { submissions, logs, violate }: Told): void {
+  const latest = new Map<string, { sentMs: number; id: number }>();
+  const met = new Set<number>();
+  for (const { id, key, number, ...record } of records) {
+    const submission = submissions[id];
+    if (!submission || met.has(id)) continue;
+    met.add(id);
+    const first = logs.copiesOf(id).find((copy) => !copy.record.torn);
+    if (first && !(first.run === runOf(record) && first.number === number)) continue;
+    const group = `${submission.writer} ${key}`;
+    const before = latest.get(group);
+    if (before && submission.ackMs !== undefined && submission.ackMs < before.sentMs) {
+      violate(
+        2,
+        "reordered",
+        `${stream}, key ${key} of ${submission.writer}: event ${id}, acknowledged at ${submission.ackMs.toFixed(1)} ms, is read behind event ${before.id}, sent at ${before.sentMs.toFixed(1)} ms`,
+      );
+    }
+    if (!before || submission.firstMs > before.sentMs) latest.set(group, { sentMs: submission.firstMs, id });
+  }
+}
+
+/** Invariant 1: what was acknowledged is there, as often as promised. */
+function checkCounts(reads: readonly StreamRead[], { submissions, logs, excuse, violate }: Told): void {
+  const places = new Map<number, number>();
+  for (const { records } of reads) for (const { id } of records) if (id >= 0) places.set(id, (places.get(id) ?? 0) + 1);
+  const gaps = new Gaps(reads);
+  for (const submission of submissions) {
+    const count = places.get(submission.id) ?? 0;
+    const who = `event ${submission.id} of ${submission.client} in ${submission.stream}`;
+    const allowed = submission.promise === "at-least-once" ? submission.attempts : 1;
+    if (count > allowed && !excuse(submission).doubled)
+      violate(1, "doubled", `${who} is there ${count} times, sent ${submission.attempts} times`);
+    if (submission.refused && count > 0) violate(1, "refused but there", `${who} was refused, and is there`);
+    if (count > 0 || submission.ackMs === undefined || excuse(submission).missing) continue;
+    const durable = logs.copiesOf(submission.id).filter(({ record }) => !record.torn);
+    const unexcused = durable.find((copy) => !isLost(copy) && !gaps.declare(copy, submission.stream));
+    if (durable.length > 0 && !unexcused) continue;
+    const where = unexcused
+      ? `record ${unexcused.record.seq}, number ${unexcused.number} of ${unexcused.run}, in no gap record`
+      : "in no log";
+    violate(1, "lost", `${who}, acknowledged by ${submission.writer} at ${submission.ackMs.toFixed(1)} ms (${where}), is lost`);
+  }
+}
+
+interface GapRecord {
+  readonly stream: string;
+  readonly range: { readonly from: number; readonly to: number } | undefined;
+  readonly first: number;
+  readonly last: number;
+  readonly count: number;
+}
+
+/** What gap records say is lost. */
+class Gaps {
+  readonly #byRun = new Map<string, GapRecord[]>();
+  readonly #streams: ReadonlySet<string>;
+
+  constructor(reads: readonly StreamRead[]) {
+    this.#streams = new Set(reads.map(({ stream }) => stream));
+    for (const { stream, segments, records } of reads) {
+      for (const { gap, number, segment, ...record } of records) {
+        if (!gap) continue;
+        const run = runOf(record);
+        const list = this.#byRun.get(run) ?? [];
+        list.push({ stream, range: segments.find(({ id }) => id === segment)?.range, last: number, ...gap });
+        this.#byRun.set(run, list);
+      }
+    }
+  }
+
+  /** A gap record tells of its own segment, or, where all of its numbers are lost, of every segment. */
+  declare({ run, number, key }: Copy, stream: string): boolean {
+    const hash = keyHash(key);
+    return (this.#byRun.get(run) ?? []).some(
+      (gap) =>
+        gap.first <= number &&
+        number <= gap.last &&
+        (gap.stream === stream || !this.#streams.has(stream)) &&
+        (gap.count === gap.last - gap.first + 1 || (gap.range !== undefined && gap.range.from <= hash && hash < gap.range.to)),
+    );
+  }
+}

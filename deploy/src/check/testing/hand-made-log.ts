@@ -1,0 +1,46 @@
+import type { GapReason } from "@tributary/common/format/block";
+import { block } from "@tributary/core/container/testing/gateway";
+import { encodeCheckpoint } from "@tributary/edge/store/checkpoint-record";
+import { encodeIncarnation } from "@tributary/edge/store/incarnation-record";
+import { encodeRecord, RECORD_KIND } from "@tributary/edge/store/record";
+
+export const WRITER: string = "b".repeat(32);
+const STREAM_ID = "0123456789abcdef0123456789abcdef";
+
+/** An incarnation's id from one letter. */
+export function incarnationOf(letter: string): string {
+  return letter.repeat(16);
+}
+
+/** The record of a start. */
+export function startRecord(seq: number, letter: string): Uint8Array {
+  const incarnation = incarnationOf(letter);
+  return encodeIncarnation({ seq, checkpoint: 0, writer: WRITER, incarnation, parent: undefined, parentLasts: [], forgotten: [] });
+}
+
+/** The record of a commit of events with these ids, numbered from `first`. */
+export function commitRecord(seq: number, letter: string, first: number, ids: readonly number[], key = "k"): Uint8Array {
+  const writer = { writer: WRITER, incarnation: incarnationOf(letter), lane: "live" } as const;
+  const events = ids.map((id, i) => ({ number: first + i, data: String(id), key }));
+  const { bytes } = block(writer, [{ streamId: STREAM_ID, previous: first - 1, events }]);
+  return encodeRecord(RECORD_KIND.commit, seq, 0, { p: 1, b: [bytes.length], o: [-1] }, [bytes]).bytes;
+}
+
+/** The record of a checkpoint that gives numbers up. */
+export function dropRecord(seq: number, letter: string, first: number, last: number, reason: GapReason = "quota"): Uint8Array {
+  const incarnation = incarnationOf(letter);
+  const numbers = { first, last, count: last - first + 1 };
+  const gap = { localId: STREAM_ID, lane: "live" as const, incarnation, reason, segments: 1, ...numbers };
+  const { bytes } = encodeCheckpoint(seq, 0, {
+    writer: WRITER,
+    incarnation,
+    events: 0,
+    numbers: [],
+    state: { streams: [], producers: [], packetIds: [] },
+    fold: { position: 0, events: 0, cursors: [], chains: [] },
+    gaps: { pending: [{ ...gap, parts: [{ segment: 0, ...numbers }], timeMinMs: 0, timeMaxMs: 0, nextOrdinal: 0 }], local: [] },
+    truncateThrough: 0,
+    checkpoints: [],
+  });
+  return bytes;
+}
