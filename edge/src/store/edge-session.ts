@@ -331,7 +331,7 @@ export class EdgeSession {
 
   /** Deleted streams would make every checkpoint longer. No record behind it names those of which nothing is held. */
   #forgetStreams(freed: UplinkFold): void {
-    for (const id of forgettableStreams(this.#state)) {
+    for (const id of forgettableStreams(this.#state, false)) {
       const target = this.#state.streams.get(id)?.mapping?.id;
       if (target !== undefined && this.#targets.get(target) === id) this.#targets.delete(target);
       forgetStream(this.#state, id);

@@ -1,5 +1,5 @@
 import { LIMITS } from "@tributary/common/limits";
-import type { Id, StreamName } from "@tributary/common/names";
+import { formatStreamName, type Id, type StreamName } from "@tributary/common/names";
 import type { EdgeProducer, EdgeStateSnapshot, EdgeStream, StateChange } from "./edge-store.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -136,11 +136,21 @@ function forgetFirst(map: Map<string, unknown>): void {
   map.delete(map.keys().next().value as string);
 }
 
-/** Deleted streams of which nothing is held any more: nobody will ask for them again. */
-export function forgettableStreams(state: EdgeState): Id[] {
-  return Array.from(state.streams.values())
-    .filter((stream) => stream.deleted && stream.firstOrdinal >= stream.nextOrdinal)
-    .map(({ id }) => id);
+/** Deleted streams that are remembered for their mapping while an incarnation goes on. */
+const DELETED_KEPT_MAX = 10_000;
+
+/**
+ * Deleted streams of which nothing is held any more and whose mapping matters no more. A stream that gets the name after it must not be
+ * mapped to the same one of the core, where events of the two would have the same numbers; that is so as long as the newer one may
+ * hold events of an incarnation in which the older one had numbers. `over`: the present incarnation ends here.
+ */
+export function forgettableStreams(state: EdgeState, over: boolean): Id[] {
+  const streams = Array.from(state.streams.values());
+  const gone = streams.filter((stream) => stream.deleted && stream.firstOrdinal >= stream.nextOrdinal);
+  const mapped = gone.filter((stream) => stream.mapping !== undefined);
+  const held = new Set(streams.filter((stream) => stream.firstOrdinal < stream.nextOrdinal).map(({ name }) => formatStreamName(name)));
+  const kept = new Set(over ? mapped.filter(({ name }) => held.has(formatStreamName(name))) : mapped.slice(-DELETED_KEPT_MAX));
+  return gone.filter((stream) => !kept.has(stream)).map(({ id }) => id);
 }
 
 /** Takes a stream out altogether. */

@@ -142,7 +142,7 @@ class LogEdgeStore implements EdgeStore {
   /** Durable before anything is acknowledged under the new incarnation (rule W1). */
   async #writeIncarnation(log: Log, recovered: Recovered, writer: Id, incarnation: Id): Promise<Recovered> {
     const { state, fold, positions } = recovered;
-    const forgotten = forgettableStreams(state);
+    const forgotten = forgettableStreams(state, true);
     const isForgotten = new Set(forgotten);
     const isKept = ({ id }: { id: Id }) => !isForgotten.has(id);
     const bytes = encodeIncarnation({

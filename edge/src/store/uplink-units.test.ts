@@ -155,6 +155,12 @@ describe("recovery", () => {
       await commitTexts(site, [`event ${n}`], [{ type: "delete-stream", id }]);
       await site.send(1_000_000, 10, true);
     }
+    // Only now: a name that came again in the same incarnation must not be mapped where events have the same numbers.
+    await site.restart();
+    for (let n = 0; n < 100; n++) {
+      await commitTexts(site, [`event ${300 + n}`]);
+      await site.send(1_000_000, 10, true);
+    }
     const checkpoints = [...site.disk.records].flatMap(([seq, data]) => {
       const entry = decodeEntry({ seq, data });
       return entry?.kind === "checkpoint" ? [decodeCheckpoint(entry.raw)] : [];
@@ -165,6 +171,26 @@ describe("recovery", () => {
     await commitTexts(site, ["last"]);
     await site.drain();
     expect(site.core.streams.get(site.id(0))?.events.at(-1)?.text).toBe("last");
+  });
+
+  it("remembers where a deleted stream went while another of its name holds events of the same incarnation (seed 9)", async () => {
+    const site = await openSite();
+    const name = { scope: "test", stream: "again" };
+    const [first, second] = [site.id(100), site.id(101)];
+    site.core.register(first, 1, [0]);
+    const created = (id: string) => ({ ...createStream(id, 1), name }) as StateChange;
+    const mapping = { id: first, segments: 1, containers: [0] };
+    await site.gateway.commit(site.store, [{ stream: first, key: "", text: "one" }], [created(first), mapStream(first, mapping)]);
+    await commitTexts(site, [], [...site.mapping(0, false, 1), { type: "delete-stream", id: first }]);
+    await site.drain();
+    await site.gateway.commit(site.store, [{ stream: second, key: "", text: "two" }], [created(second)]);
+    const mapped = async () => {
+      await site.store.close();
+      const { state } = await site.store.open();
+      return state.streams.filter((stream) => stream.name.stream === "again").map((stream) => stream.mapping?.id);
+    };
+    expect(await mapped()).toEqual([first, undefined]);
+    expect(await mapped()).toEqual([first, undefined]);
   });
 
   it("keeps a few checkpoints' worth of the log once everything is freed", async () => {
