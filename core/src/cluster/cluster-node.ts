@@ -222,13 +222,15 @@ export class ClusterNode implements Cluster {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       const startedMs = clock.monotonicMs();
+      let nextMs = startedMs + this.#membership.beatMs;
       // Without a look for so long it may serve what was taken from it; with handoverMs at its double nobody has taken it yet.
       if (startedMs - this.#lookedMs < this.handoverMs / 2) {
         const outcome = await this.#membership.beat();
         if (outcome === "held") this.#takeOwnRecord();
         if (outcome === "lost") await this.#rejoin();
+        if (outcome === "unknown") nextMs = Math.min(nextMs, clock.monotonicMs() + RETRY_MS);
       }
-      await this.#beatPoke.wait(startedMs + this.#membership.beatMs - clock.monotonicMs(), signal);
+      await this.#beatPoke.wait(nextMs - clock.monotonicMs(), signal);
     }
   }
 

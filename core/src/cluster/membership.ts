@@ -3,7 +3,7 @@ import { hasCode, toTributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import { type Id, newId } from "@tributary/common/names";
 import type { MetaAccess } from "../service/meta-change.ts";
-import { encodeNodeRecord, type NodeRecord, nodeKey } from "./cluster-codec.ts";
+import { decodeNodeRecord, encodeNodeRecord, type NodeRecord, nodeKey } from "./cluster-codec.ts";
 import { within } from "./within.ts";
 
 export const NODE_ID_BYTES = 8;
@@ -36,8 +36,8 @@ export class Membership {
   #url = "";
   #draining = false;
   #joined = false;
-  /** A beat since the present revision may have landed. */
-  #uncertain = false;
+  /** When the beats were sent of which one may have landed behind the present revision. */
+  readonly #uncertain = new Map<number, number>();
   #heldUntilMs = Number.NEGATIVE_INFINITY;
   #heldSinceMs = 0;
 
@@ -67,7 +67,11 @@ export class Membership {
 
   /** True while nobody else can have declared this node dead. */
   holds(): boolean {
-    return this.#joined && this.#clock.monotonicMs() < this.#heldUntilMs;
+    return this.#joined && this.#isWithinLease();
+  }
+
+  #isWithinLease(): boolean {
+    return this.#clock.monotonicMs() < this.#heldUntilMs;
   }
 
   /** What others are to know; they learn it with the next beat. */
@@ -92,7 +96,7 @@ export class Membership {
       this.#node = newId(this.#access.random, NODE_ID_BYTES);
       this.#revision = 0;
       this.#beat = 1;
-      this.#uncertain = false;
+      this.#uncertain.clear();
       this.#heldUntilMs = Number.NEGATIVE_INFINITY;
       if (await this.#create()) {
         this.#joined = true;
@@ -110,36 +114,39 @@ export class Membership {
       return true;
     } catch (error) {
       this.#log.warn("this node could not join the cluster at once", { code: toTributaryError(error).code });
-      return (await this.#adopt()) && (await this.beat()) === "held";
+      this.#uncertain.set(this.#beat, sentMs);
+      return (await this.#adopt()) && this.#isWithinLease();
     }
   }
 
   /** Renews the lease. "lost": this node was declared dead. "unknown": the next beat will tell. */
   async beat(): Promise<"held" | "unknown" | "lost"> {
     const sentMs = this.#clock.monotonicMs();
-    this.#beat++;
+    const beat = ++this.#beat;
     try {
       const revision = await this.#within(this.#access.meta.update(nodeKey(this.#node), encodeNodeRecord(this.record()), this.#revision));
       this.#succeed(sentMs, revision);
       return "held";
     } catch (error) {
       if (!hasCode(error, "META_CONFLICT")) {
-        this.#uncertain = true;
+        this.#uncertain.set(beat, sentMs);
         return "unknown";
       }
     }
-    if (!this.#uncertain) return "lost";
-    return (await this.#adopt()) ? this.beat() : this.holds() ? "unknown" : "lost";
+    if (this.#uncertain.size === 0) return "lost";
+    if (await this.#adopt()) return this.beat();
+    return this.holds() ? "unknown" : "lost";
   }
 
-  /** Finds the own beat that landed without an answer. A read may be old and prove nothing. */
+  /** Finds the own beat that landed without an answer, and counts it. A read may be old and prove nothing. */
   async #adopt(): Promise<boolean> {
     try {
       const entry = await this.#within(this.#access.meta.get(nodeKey(this.#node)));
       if (!entry || entry.revision <= this.#revision) return false;
+      const sentMs = this.#uncertain.get(decodeNodeRecord(entry.key, entry.value).beat);
+      if (sentMs === undefined) return false;
       // Of all that were sent behind one revision only one can have landed.
-      this.#revision = entry.revision;
-      this.#uncertain = false;
+      this.#succeed(sentMs, entry.revision);
       return true;
     } catch {
       return false;
@@ -160,7 +167,7 @@ export class Membership {
   #succeed(sentMs: number, revision: number): void {
     if (sentMs >= this.#heldUntilMs) this.#heldSinceMs = this.#clock.monotonicMs();
     this.#revision = revision;
-    this.#uncertain = false;
+    this.#uncertain.clear();
     this.#heldUntilMs = sentMs + this.#options.leaseMs;
   }
 

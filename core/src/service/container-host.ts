@@ -76,7 +76,8 @@ export class ContainerHost {
   readonly #cluster: Cluster;
   readonly #factory: ContainerFactory;
   readonly #log: Logger;
-  readonly #slots: Slot[] = [];
+  /** Those that were hosted here since the start. */
+  readonly #slots = new Map<number, Slot>();
   readonly #closing = new AbortController();
   readonly #openedListeners: ((opened: OpenedContainer) => void)[] = [];
   readonly #tieredListeners = new Set<(container: number) => void>();
@@ -96,11 +97,11 @@ export class ContainerHost {
    */
   async start(): Promise<void> {
     this.#cluster.onLost(() => {
-      for (const slot of this.#slots) this.#stop(slot, "lost");
+      for (const slot of this.#slots.values()) this.#stop(slot, "lost");
     });
     this.#stopFollowing = this.#cluster.onChange(() => this.#follow());
     this.#follow();
-    const firsts = this.#slots.flatMap((slot) => (slot.stop ? [slot.first.promise] : []));
+    const firsts = [...this.#slots.values()].flatMap((slot) => (slot.stop ? [slot.first.promise] : []));
     const hopeless = (await Promise.all(firsts)).find((error) =>
       hasCode(error, "FORMAT_UNSUPPORTED", "NATS_UNSAFE", "CONFIG_INVALID", "DATA_DIR_LOCKED"),
     );
@@ -116,12 +117,12 @@ export class ContainerHost {
 
   /** True while no container is hosted here. */
   get isEmpty(): boolean {
-    return this.#slots.every((slot) => !slot.stop);
+    return [...this.#slots.values()].every((slot) => !slot.stop);
   }
 
   /** @throws CONTAINER_NOT_OWNED, SHUTTING_DOWN */
   get(id: number): Container {
-    const container = this.#slots[id]?.container;
+    const container = this.#slots.get(id)?.container;
     if (this.#closing.signal.aborted) throw new TributaryError("SHUTTING_DOWN", "the core is stopping");
     if (!container) throw new TributaryError("CONTAINER_NOT_OWNED", `container ${id} is not open here`, { container: id });
     if (!this.#cluster.holds()) {
@@ -132,7 +133,7 @@ export class ContainerHost {
 
   /** Aborts when the instance that `get` returns now ends: who waits on it must look again. */
   ended(id: number): AbortSignal {
-    return this.#slots[id]?.ended.signal ?? AbortSignal.abort();
+    return this.#slots.get(id)?.ended.signal ?? AbortSignal.abort();
   }
 
   /** Called after a container was opened and before `get` returns it. */
@@ -148,7 +149,7 @@ export class ContainerHost {
   /** One row for each container of the cluster. */
   status(): HostedStatus[] {
     return Array.from({ length: this.count }, (_, container) => {
-      const slot = this.#slots[container];
+      const slot = this.#slots.get(container);
       const owner = this.#cluster.ownerOf(container);
       const hosted = slot && (slot.stop || this.#closing.signal.aborted) ? slot : undefined;
       return {
@@ -167,8 +168,8 @@ export class ContainerHost {
   async close(): Promise<void> {
     this.#closing.abort();
     this.#stopFollowing?.();
-    for (const slot of this.#slots) this.#stop(slot, "closed");
-    await Promise.all(this.#slots.map((slot) => slot.run));
+    for (const slot of this.#slots.values()) this.#stop(slot, "closed");
+    await Promise.all([...this.#slots.values()].map((slot) => slot.run));
   }
 
   /** Begins to host what was assigned, and gives away what was taken. */
@@ -176,18 +177,20 @@ export class ContainerHost {
     if (this.#closing.signal.aborted) return;
     for (let id = 0; id < this.#cluster.containers; id++) {
       const assigned = this.#cluster.isAssigned(id);
-      let slot = this.#slots[id];
-      if (assigned) {
-        if (!slot) this.#slots[id] = slot = createSlot(id);
-        if (!slot.stop) this.#begin(slot);
-      } else if (slot) {
-        this.#stop(slot, "given away");
-      }
+      const slot = this.#slots.get(id);
+      if (!assigned) this.#stop(slot, "given away");
+      else if (!slot?.stop) this.#begin(slot ?? this.#addSlot(id));
     }
   }
 
-  #stop(slot: Slot, why: Stop): void {
-    slot.stop?.abort(why);
+  #addSlot(id: number): Slot {
+    const slot = createSlot(id);
+    this.#slots.set(id, slot);
+    return slot;
+  }
+
+  #stop(slot: Slot | undefined, why: Stop): void {
+    slot?.stop?.abort(why);
   }
 
   #begin(slot: Slot): void {

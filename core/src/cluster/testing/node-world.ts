@@ -12,8 +12,10 @@ import { MemoryMetaStore } from "../../service/testing/memory-meta-store.ts";
 export const LEASE_MS = 1_500;
 export const HANDOVER_MS = 5_000;
 const STEP_MS = 10;
+const GIVEN_UP_MS = 600;
+const LATE_MS = 900;
 
-/** What becomes of an operation on the MetaStore. "late": it lands after a while, its answer never comes. */
+/** What becomes of an operation on the MetaStore. "late": it lands after it was given up. */
 export type MetaFault = "landed" | "lost" | "late" | "stale" | "unreachable" | undefined;
 export type MetaFaults = (operation: "get" | "create" | "update" | "delete" | "list", key: string) => MetaFault;
 
@@ -121,8 +123,9 @@ class NodeMeta implements MetaStore {
     if (fault === "unreachable") throw new TributaryError("BUS_UNREACHABLE", "by the test");
     if (fault === "lost") throw new TributaryError("LOG_RESULT_UNKNOWN", "by the test");
     if (fault === "late") {
-      this.#clock.setTimer(700, () => void work(false).catch(() => {}));
-      return new Promise(() => {});
+      this.#clock.setTimer(LATE_MS, () => void work(false).catch(() => {}));
+      await new Promise<void>((resolve) => this.#clock.setTimer(GIVEN_UP_MS, resolve));
+      throw new TributaryError("LOG_RESULT_UNKNOWN", "by the test");
     }
     const result = await work(fault === "stale").then(
       (value) => ({ value }),
