@@ -32,7 +32,7 @@ export interface SimWorld extends SimEnvironment {
   /** Clients go on beginning new things. */
   readonly working: boolean;
   /** Clients that have not done yet what they promised themselves. */
-  clientsBusy: number;
+  readonly clientsBusy: Set<string>;
   /** A core node lives whose place another one took. */
   readonly hasZombie: boolean;
   spawn(name: string): SimProcess;

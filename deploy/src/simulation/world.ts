@@ -53,7 +53,7 @@ export class World implements SimWorld {
   readonly cores: CoreNode[] = [];
   /** Clients go on beginning new things. */
   working = true;
-  clientsBusy = 0;
+  readonly clientsBusy: Set<string> = new Set();
   readonly clients: string[] = [];
   traceHash = 0;
   traceLines = 0;
@@ -226,14 +226,15 @@ export class World implements SimWorld {
   /** What is not done yet. */
   unrest(): string[] {
     const found: string[] = [];
-    if (this.clientsBusy > 0) found.push(`${this.clientsBusy} clients wait for answers`);
+    if (this.clientsBusy.size > 0) found.push(`these clients wait for answers: ${[...this.clientsBusy].join(" ")}`);
     for (const node of this.gateways) {
       const status = node.gateway?.status();
       if (!status) found.push(`${node.name} does not serve`);
       else if (status.trouble !== "") found.push(`${node.name}: ${status.trouble}`);
-      else if (status.uplink?.state !== "sending" || status.uplink.unitsOutstanding > 0 || status.usage.eventsUnsent > 0) {
+      else if (status.overQuota) found.push(`${node.name} refuses at its quota, ${status.usage.eventsHeld} events held`);
+      else if (status.uplink?.state !== "sending" || status.uplink.unitsOutstanding > 0 || status.usage.eventsHeld > 0) {
         found.push(
-          `${node.name} is ${status.uplink?.state}, ${status.usage.eventsUnsent} events unsent, ${status.uplink?.unitsOutstanding} units not freed (${status.uplink?.lastError})`,
+          `${node.name} is ${status.uplink?.state}, ${status.usage.eventsHeld} events held, ${status.usage.eventsUnsent} of them unsent, ${status.uplink?.unitsOutstanding} units not freed (${status.uplink?.lastError})`,
         );
       }
     }

@@ -19,11 +19,11 @@ export type Service = () => Target<StreamService>;
 export function startClient(world: SimWorld, name: string, act: (client: SimProcess) => Promise<void>): void {
   if (!world.allows(name)) return;
   const client = world.spawn(name);
-  world.clientsBusy++;
+  world.clientsBusy.add(name);
   act(client).then(
-    () => world.clientsBusy--,
+    () => void world.clientsBusy.delete(name),
     (error: unknown) => {
-      world.clientsBusy--;
+      world.clientsBusy.delete(name);
       world.defect(name, error);
     },
   );
