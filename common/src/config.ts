@@ -37,6 +37,10 @@ export interface Config {
   "nats.user": string;
   "nats.password": string;
   "nats.credentials": string;
+  "nats.tls.ca": string;
+  "nats.tls.cert": string;
+  "nats.tls.key": string;
+  "nats.inboxPrefix": string;
   "nats.monitorUrl": string;
   "nats.replicas": number;
   "nats.allowUnsafe": boolean;
@@ -169,6 +173,18 @@ export const SETTINGS: Readonly<Record<SettingName, Setting>> = {
   "nats.user": { default: "", unit: "", doc: "NATS user." },
   "nats.password": { default: "", unit: "", doc: "NATS password." },
   "nats.credentials": { default: "", unit: "path", doc: "NATS credentials file (JWT and seed)." },
+  "nats.tls.ca": {
+    default: "",
+    unit: "path",
+    doc: "Certificates (PEM) of those who sign the NATS servers' certificates. Empty: those that the system trusts.",
+  },
+  "nats.tls.cert": { default: "", unit: "path", doc: "Certificate (PEM) that this process shows to NATS; read anew at each connection." },
+  "nats.tls.key": { default: "", unit: "path", doc: "Private key (PEM) of nats.tls.cert." },
+  "nats.inboxPrefix": {
+    default: "_INBOX",
+    unit: "",
+    doc: "Subjects on which answers arrive. One of its own for each user keeps users from reading each other's answers.",
+  },
   "nats.monitorUrl": {
     default: "",
     unit: "url",

@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Clock } from "@tributary/common/clock";
 import type { Config } from "@tributary/common/config";
-import { connectConfiguredNats } from "@tributary/common/engines/configured-nats";
+import { checkNatsSettings, connectConfiguredNats } from "@tributary/common/engines/configured-nats";
 import { lockDataDir } from "@tributary/common/engines/data-dir-lock";
 import { createLateBus } from "@tributary/common/engines/late-bus";
 import { NatsBus } from "@tributary/common/engines/nats-bus";
@@ -142,6 +142,7 @@ export async function startGatewayServer(parts: GatewayServerParts): Promise<Gat
 
 /** A bus that comes when the NATS server does. */
 function natsBus({ config, clock, logger }: GatewayServerParts, closers: (() => Promise<void>)[]): Bus {
+  checkNatsSettings(config);
   let link: NatsLink | undefined;
   let lastProblem = "";
   const bus = createLateBus({

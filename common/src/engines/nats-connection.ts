@@ -2,7 +2,8 @@ import { connect, credsAuthenticator, errors, type NatsConnection, type NodeConn
 import { type Clock, sleep, systemClock } from "../clock.ts";
 import { hasCode, TributaryError } from "../errors.ts";
 import { type Random, systemRandom } from "../random.ts";
-import { NatsInbox, type NatsTransport } from "./nats-inbox.ts";
+import { INBOX_PREFIX_DEFAULT, NatsInbox, type NatsTransport } from "./nats-inbox.ts";
+import { certificateProblem, type NatsTlsFiles } from "./nats-tls.ts";
 
 export interface NatsCredentials {
   readonly user?: string;
@@ -10,9 +11,13 @@ export interface NatsCredentials {
   readonly token?: string;
   /** Text of a .creds file (JWT and seed). */
   readonly creds?: string;
+  /** Given also with an empty object: TLS is demanded. */
+  readonly tls?: NatsTlsFiles;
 }
 
 export interface NatsConnectOptions extends NatsCredentials {
+  /** Subjects on which answers arrive begin with it. Default _INBOX. */
+  readonly inboxPrefix?: string;
   /** "nats://host:4222"; several servers of a cluster joined by commas; "tls://…" demands TLS. */
   readonly url: string;
   /** What the server's monitoring calls this client. */
@@ -62,16 +67,26 @@ const MAX_PAYLOAD_DEFAULT = 1_048_576;
 
 /** @throws BUS_UNREACHABLE after `startTimeoutMs`, CONFIG_INVALID for a broken URL or refused credentials */
 export async function connectNats(options: NatsConnectOptions): Promise<NatsLink> {
-  const { clock = systemClock, random = systemRandom, startTimeoutMs = START_MS_DEFAULT, signal, warn } = options;
+  const {
+    clock = systemClock,
+    random = systemRandom,
+    startTimeoutMs = START_MS_DEFAULT,
+    signal,
+    warn,
+    inboxPrefix = INBOX_PREFIX_DEFAULT,
+  } = options;
   const target = parseUrl(options);
   const deadline = clock.monotonicMs() + startTimeoutMs;
+  // Told before the servers refuse it, which takes seconds and gives no reason. This machine's clock may be wrong: so it is tried all the same.
+  const problem = certificateProblem(options.tls, clock.nowMs());
+  if (problem !== undefined) warn?.(`NATS at ${target.shown} will refuse this process: ${problem}`);
   for (let attempt = 1; ; attempt++) {
     let failure: Error;
     try {
       const timeout = Math.max(1, Math.min(ATTEMPT_MS_MAX, deadline - clock.monotonicMs()));
       const reconnectDelayHandler = () => jitter(random, RETRY_MS.max);
       const nc = await connect({ ...target.options, timeout, reconnectDelayHandler });
-      return await checked(new Link(nc, { clock, random, url: target.shown, warn }));
+      return await checked(new Link(nc, { clock, random, url: target.shown, inboxPrefix, warn, tls: options.tls }), inboxPrefix);
     } catch (error) {
       if (hasCode(error, "CONFIG_INVALID")) throw error;
       failure = error instanceof Error ? error : new Error(String(error));
@@ -84,7 +99,8 @@ export async function connectNats(options: NatsConnectOptions): Promise<NatsLink
         { cause: failure },
       );
     }
-    const message = `NATS cannot be reached at ${target.shown}: ${failure.message}`;
+    const reason = certificateProblem(options.tls, clock.nowMs()) ?? failure.message;
+    const message = `NATS cannot be reached at ${target.shown}: ${reason}`;
     if (attempt === 1) warn?.(`${message}; trying on`);
     const delayMs = jitter(random, Math.min(RETRY_MS.max, RETRY_MS.min * 2 ** Math.min(attempt, 10)));
     if (signal?.aborted || clock.monotonicMs() + delayMs >= deadline) {
@@ -95,13 +111,13 @@ export async function connectNats(options: NatsConnectOptions): Promise<NatsLink
 }
 
 /** Finds out at once what would only show as requests without answers. */
-async function checked(link: Link): Promise<NatsLink> {
+async function checked(link: Link, inboxPrefix: string): Promise<NatsLink> {
   await link.nc.flush();
   const problem =
     link.maxPayloadBytes() < MAX_PAYLOAD_BYTES_MIN
       ? `has a max_payload of ${link.maxPayloadBytes()}; at least ${MAX_PAYLOAD_BYTES_MIN} is needed`
       : link.inbox.refused()
-        ? "does not let this user subscribe to _INBOX.>, where answers arrive"
+        ? `does not let this user subscribe to ${inboxPrefix}.>, where answers arrive (nats.inboxPrefix)`
         : undefined;
   if (problem === undefined) return link;
   await link.close();
@@ -116,7 +132,7 @@ function jitter(random: Random, ms: number): number {
 function parseUrl(options: NatsConnectOptions): { options: NodeConnectionOptions; shown: string } {
   const servers: string[] = [];
   let { user, pass } = options;
-  let tls = false;
+  let tls = options.tls !== undefined;
   for (const text of options.url.split(",").map((part) => part.trim())) {
     const url = URL.parse(text.includes("://") ? text : `nats://${text}`);
     if (!url?.hostname || !["nats:", "tls:"].includes(url.protocol)) {
@@ -137,7 +153,7 @@ function parseUrl(options: NatsConnectOptions): { options: NodeConnectionOptions
       ...(options.token === undefined ? {} : { token: options.token }),
       ...(options.creds === undefined ? {} : { authenticator: credsAuthenticator(new TextEncoder().encode(options.creds)) }),
       ...(options.name === undefined ? {} : { name: options.name }),
-      ...(tls ? { tls: {} } : {}),
+      ...(tls ? { tls: { ...options.tls } } : {}),
       maxReconnectAttempts: -1,
       // Credentials may be refused while a server is being reconfigured: that is no reason to give up a running gateway.
       ignoreAuthErrorAbort: true,
@@ -145,6 +161,15 @@ function parseUrl(options: NatsConnectOptions): { options: NodeConnectionOptions
       maxPingOut: PINGS_UNANSWERED_MAX,
     },
   };
+}
+
+interface LinkContext {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly url: string;
+  readonly inboxPrefix: string;
+  readonly warn: ((message: string) => void) | undefined;
+  readonly tls: NatsTlsFiles | undefined;
 }
 
 class Link implements NatsLink {
@@ -161,21 +186,28 @@ class Link implements NatsLink {
 
   readonly #warn: ((message: string) => void) | undefined;
 
-  constructor(nc: NatsConnection, context: { clock: Clock; random: Random; url: string; warn: ((message: string) => void) | undefined }) {
-    const { clock, random, url, warn } = context;
+  readonly #tls: NatsTlsFiles | undefined;
+
+  constructor(nc: NatsConnection, context: LinkContext) {
+    const { clock, random, url, inboxPrefix, warn, tls } = context;
+    this.#tls = tls;
     this.nc = nc;
     this.#warn = warn;
     this.clock = clock;
     this.random = random;
     this.url = url;
-    this.inbox = new NatsInbox(this);
+    this.inbox = new NatsInbox(this, inboxPrefix);
     void this.#follow();
   }
 
   async #follow(): Promise<void> {
     for await (const status of this.nc.status()) {
-      if (status.type === "disconnect" || status.type === "close") this.#lost();
-      else if (status.type === "reconnect") void this.#found();
+      if (status.type === "disconnect" || status.type === "close") {
+        this.#lost();
+        // What it will be refused for, told once: the client library tries on without a word.
+        const problem = certificateProblem(this.#tls, this.clock.nowMs());
+        if (problem !== undefined) this.#warn?.(`NATS at ${this.url} was lost: ${problem}`);
+      } else if (status.type === "reconnect") void this.#found();
       else if (status.type === "error") this.#warn?.(`NATS at ${this.url}: ${status.error.message}`);
     }
     this.#lost();

@@ -31,6 +31,14 @@ export function guarded<T>(callback: (value: T) => void): (value: T) => void {
   };
 }
 
+export const INBOX_PREFIX_DEFAULT = "_INBOX";
+
+/** @throws CONFIG_INVALID */
+export function checkInboxPrefix(prefix: string): void {
+  if (/^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/.test(prefix)) return;
+  throw new TributaryError("CONFIG_INVALID", `nats.inboxPrefix: '${prefix}' cannot begin a subject`, { setting: "nats.inboxPrefix" });
+}
+
 interface Waiter {
   readonly message: (msg: Msg) => void;
   readonly failed: (error: TributaryError) => void;
@@ -54,9 +62,9 @@ export class NatsInbox {
   #counter = 0;
   #refused = false;
 
-  constructor(link: NatsTransport) {
+  constructor(link: NatsTransport, prefix: string) {
     this.#link = link;
-    this.#prefix = `_INBOX.${bytesToHex(link.random.bytes(12))}`;
+    this.#prefix = `${prefix}.${bytesToHex(link.random.bytes(12))}`;
     const deliver = guarded((msg: Msg) => this.#deliver(msg));
     link.nc.subscribe(`${this.#prefix}.*`, {
       callback: (error, msg) => {

@@ -56,6 +56,12 @@ process.on("exit", () => {
 
 let binary: Promise<string> | undefined;
 
+/** Path of the binary. */
+export function findNatsServer(): Promise<string> {
+  binary ??= findBinary();
+  return binary;
+}
+
 async function findBinary(): Promise<string> {
   const script = fileURLToPath(new URL("../../../scripts/fetch-nats-server.mjs", import.meta.url));
   try {
@@ -136,8 +142,7 @@ class ServerProcess implements NatsServer {
   }
 
   async start(): Promise<void> {
-    binary ??= findBinary();
-    const path = await binary;
+    const path = await findNatsServer();
     await writeFile(join(this.#folder, "server.conf"), this.#config());
     this.#log = "";
     const child = spawn(path, ["-c", join(this.#folder, "server.conf")], { stdio: ["ignore", "ignore", "pipe"] });
