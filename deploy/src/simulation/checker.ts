@@ -29,8 +29,6 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
   let [missing, doubled] = [false, false];
   for (const loss of losses) {
     if (loss.writer !== submission.writer) continue;
-    // A backup brings back packet ids that were released since: what comes under one of them is taken for known. Not claimed yet.
-    if (submission.knownBefore && loss.reason === "restored from a backup") missing = true;
     // Sent again after it, since the answer got lost: the server cannot know it any more.
     if (submission.firstMs <= loss.atMs && submission.lastMs >= loss.atMs) doubled = true;
   }

@@ -22,11 +22,10 @@ export class GatewayNode {
   readonly connections: Map<string, object> = new Map();
   /** It was taken out of service for good. */
   retired = false;
-  /**
-   * Where reads of it are noted. NaN: not at all. What a gateway freed it reads back from the core, by writer and counted from what
-   * the core has: events that were dropped, and those of a copy of its disk, shift the places of all behind them. Not claimed yet.
-   */
-  lineage: number;
+  /** Counts up where its ordinals may be given out anew: its disk was set back, or its log is opened after it was damaged. */
+  lineage = 0;
+  /** Something of its disk was damaged since its log was opened. */
+  damaged = false;
   readonly #world: SimWorld;
   #reserved = true;
   #diskBytesMax = Number.POSITIVE_INFINITY;
@@ -36,7 +35,6 @@ export class GatewayNode {
     this.shape = shape;
     this.name = shape.name;
     this.disk = disk;
-    this.lineage = shape.quota.whenFull === "drop-oldest" ? Number.NaN : 0;
     this.#watch();
   }
 
@@ -47,7 +45,7 @@ export class GatewayNode {
   /** Puts another disk in. */
   replaceDisk(disk: LogStore): void {
     this.disk = disk;
-    this.lineage = Number.NaN;
+    this.lineage++;
     this.#watch();
     this.#fit();
   }
@@ -154,6 +152,8 @@ export class GatewayNode {
   async #openLog(disk: LogStore, process: SimProcess) {
     const { dice } = this.#world;
     return process.call(dice.between(`${disk.name} open`, 1, 20), 0, () => {
+      if (this.damaged) this.lineage++;
+      this.damaged = false;
       const recordsQuarantined = disk.unreadable.size;
       for (const seq of [...disk.unreadable]) disk.remove(seq);
       const log = new SimLog(disk, process, this.#world, this.#world.shape.edgeLog);

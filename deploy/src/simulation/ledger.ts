@@ -11,8 +11,6 @@ export interface Submission extends PlainSubmission {
   ackMs: number | undefined;
   /** The last record of the writer's log as it was acknowledged. */
   ackSeq: number | undefined;
-  /** It was acknowledged as something that the server had already. */
-  knownBefore: boolean;
   refused: boolean;
 }
 
@@ -67,7 +65,6 @@ export class Ledger {
       lastMs: this.#nowMs(),
       ackMs: undefined,
       ackSeq: undefined,
-      knownBefore: false,
       refused: false,
     };
     this.submissions.push(submission);
@@ -82,9 +79,8 @@ export class Ledger {
     }
   }
 
-  acknowledge(submissions: readonly Submission[], seq: number, knownBefore = false): void {
+  acknowledge(submissions: readonly Submission[], seq: number): void {
     for (const submission of submissions) {
-      if (submission.ackMs === undefined) submission.knownBefore = knownBefore;
       submission.ackMs ??= this.#nowMs();
       submission.ackSeq ??= seq;
     }

@@ -184,8 +184,8 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "packet ids forgotten by a recovery",
     "edge/src/store/edge-state.ts",
-    "    state.packetIds.set(clientId, new Set(packetIds));",
-    "    state.packetIds.set(clientId, new Set(packetIds.slice(0, 0)));",
+    "    state.packetIds.set(clientId, new Map(packetIds.map((id, i) => [id, digests[i] ?? DIGEST_UNKNOWN])));",
+    "    state.packetIds.set(clientId, new Map());",
   ),
   one(
     "producers forgotten by a flush (core)",

@@ -171,7 +171,6 @@ function clone(world: World, site: string): void {
   const node = new GatewayNode(world, { ...original.shape, name }, original.disk.copy(`disk of ${name}`, {}));
   world.logs.copied(original.disk.name, node.disk.name);
   world.gateways.push(node);
-  original.lineage = node.lineage = Number.NaN;
   node.start();
   world.populate(node);
 }
@@ -199,7 +198,7 @@ function restore(world: World, site: string): void {
 function damage(world: World, site: string): void {
   const node = gateway(world, site);
   const { disk, name } = node;
-  node.lineage = Number.NaN;
+  node.damaged = true;
   const seqs = [...disk.records.keys()];
   const seq = seqs[Math.floor(world.dice.float(`${site} seq`) * seqs.length)];
   if (seq === undefined) return;

@@ -2,10 +2,11 @@ import { assert } from "@tributary/common/assert";
 import type { Clock } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import { LIMITS } from "@tributary/common/limits";
-import { newId, STREAM_ID_BYTES, type StreamName, streamName } from "@tributary/common/names";
+import { type Id, type Lane, newId, STREAM_ID_BYTES, type StreamName, streamName } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { Random } from "@tributary/common/random";
 import type { EventPack } from "@tributary/common/stream-service";
+import { DIGEST_UNKNOWN } from "../store/edge-state.ts";
 import type { CommitResult, EdgeStore, OpenedEdge, StateChange } from "../store/edge-store.ts";
 import { lingerMs, reopenDelayMs } from "./commit-pacing.ts";
 import { type AckTarget, type Admission, admissionError, type Ingest, type NewStreamOptions, type StreamHandle } from "./ingest.ts";
@@ -48,6 +49,8 @@ export interface IngestCounters {
   reopens: number;
 }
 
+/** All that a gateway takes in is sent in this lane. */
+const LANE: Lane = "live";
 /** What an event takes beside its payload, about: empty events take space too. */
 const EVENT_OVERHEAD_BYTES = 16;
 
@@ -77,6 +80,7 @@ export class GroupCommit implements Ingest {
   readonly #inFlight: InFlight[] = [];
   readonly #touched = new Set<AckTarget>();
   readonly #onLinger: () => void;
+  #incarnation: Id;
   #phase: "running" | "recovering" | "stopping" = "running";
   #open: OpenBatch;
   #durableSerial = 0;
@@ -97,6 +101,7 @@ export class GroupCommit implements Ingest {
   constructor(options: GroupCommitOptions) {
     this.#options = options;
     this.table = new StreamTable(options.opened.state);
+    this.#incarnation = options.opened.incarnation;
     this.#open = new OpenBatch(1, { events: 0, payloadBytes: 0 });
     this.#onLinger = () => {
       this.#cancelLinger = undefined;
@@ -245,6 +250,11 @@ export class GroupCommit implements Ingest {
     return this.table.packetIds(clientId)?.has(packetId) ?? false;
   }
 
+  isRepetition(clientId: string, packetId: number, digest: number): boolean {
+    const held = this.table.packetIds(clientId)?.get(packetId);
+    return held === digest || held === DIGEST_UNKNOWN;
+  }
+
   hasPacketIds(clientId: string): boolean {
     return this.table.packetIds(clientId) !== undefined;
   }
@@ -337,7 +347,7 @@ export class GroupCommit implements Ingest {
     this.#open = new OpenBatch(batch.serial + 1, capacityAfter(batch));
     const flight: InFlight = { batch, outcome: undefined };
     this.#inFlight.push(flight);
-    inPhase(this.#options.phases, "commit", () => this.#options.store.commit(batch.seal("live"))).then(
+    inPhase(this.#options.phases, "commit", () => this.#options.store.commit(batch.seal(LANE))).then(
       (result) => this.#settle(flight, result),
       (error: unknown) => this.#settle(flight, toTributaryError(error)),
     );
@@ -364,7 +374,7 @@ export class GroupCommit implements Ingest {
     this.counters.eventsDurable += batch.count;
     this.counters.payloadBytesDurable += batch.payloadBytes;
     this.counters.storedBytes += result.storedBytes;
-    this.table.durable(batch.streams, batch.streamCounts, batch.changes);
+    this.table.durable(batch.streams, batch.streamCounts, batch.changes, this.#incarnation, LANE);
     batch.answer(undefined, this.#touched);
     this.#options.observer.committed(result);
   }
@@ -420,6 +430,7 @@ export class GroupCommit implements Ingest {
     this.#durableSerial = this.#open.serial - 1;
     this.counters.reopens++;
     this.table.reset(opened.state);
+    this.#incarnation = opened.incarnation;
     this.#options.observer.reopened(opened);
     this.#makeRoomKnown();
   }

@@ -50,8 +50,13 @@ export interface Ingest {
    * for the commit of what it repeats (rule W3). Answers on a later turn of the loop, never inside the call.
    */
   barrier(target: AckTarget, token: number): void;
-  /** True if a QoS 2 packet id was taken and not released; perhaps not durable yet: acknowledge a repetition by `barrier`. */
+  /** True if a QoS 2 packet id was taken and not released; perhaps not durable yet. */
   holdsPacketId(clientId: string, packetId: number): boolean;
+  /**
+   * True if the publish that holds the packet id has this digest, or one that is not known; perhaps not durable yet: acknowledge the
+   * repetition by `barrier`. A publish with another digest is another one, even if its id is held.
+   */
+  isRepetition(clientId: string, packetId: number, digest: number): boolean;
   /** True if the client has any packet id taken: its session exists. */
   hasPacketIds(clientId: string): boolean;
   /** Calls back once, as soon as a call refused with "full" is worth repeating. Also called when the gateway stops. */

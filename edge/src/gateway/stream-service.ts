@@ -15,11 +15,12 @@ import type {
   StreamService,
 } from "@tributary/common/stream-service";
 import type { EdgeStore, LocalPage } from "../store/edge-store.ts";
+import { eraBefore } from "../store/local-eras.ts";
 import { type AppendDecision, decideAppend } from "./append-decision.ts";
 import type { CoreHistory } from "./core-history.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { admissionError } from "./ingest.ts";
-import { formatOffset, parseOffset } from "./offsets.ts";
+import { branchOf, formatOffset, parseOffset } from "./offsets.ts";
 import { PromisedAnswers } from "./promised-answers.ts";
 import type { StreamState } from "./stream-table.ts";
 
@@ -157,13 +158,7 @@ export class GatewayStreamService implements StreamService {
   async read(name: StreamName, request: ReadRequest): Promise<ReadPage> {
     const stream = this.#find(name);
     if (!stream.durable) await this.#untilDurable(stream);
-    const offset = parseOffset(request.offset, stream.id, this.#options.writer());
-    const from = offset === "now" ? stream.durableOrdinal : offset;
-    if (from > stream.durableOrdinal) {
-      throw new TributaryError("OFFSET_UNKNOWN", "the offset lies beyond the end of the stream", {
-        nextOffset: this.#offset(stream, stream.durableOrdinal),
-      });
-    }
+    const from = this.#ordinalOf(stream, request.offset);
     if (from === stream.durableOrdinal) return this.#page(stream, { events: [], nextOrdinal: from });
     const bounds = {
       eventsMax: Math.min(request.eventsMax, LIMITS.readPageEventsMax),
@@ -173,18 +168,19 @@ export class GatewayStreamService implements StreamService {
     const firstHeld = held.events[0]?.ordinal ?? stream.durableOrdinal;
     if (firstHeld <= from) return this.#page(stream, held);
     const fetched = await this.#fetch(stream, from, firstHeld, bounds);
-    if (fetched) return this.#page(stream, fetched);
+    const found = fetched?.events[0]?.ordinal;
+    if (fetched && found === from) return this.#page(stream, fetched);
     // The beginning is where what can still be read begins; any other place was promised.
+    if (request.offset === "-1" && fetched) return this.#page(stream, fetched);
     if (request.offset === "-1" && held.events.length > 0) return this.#page(stream, held);
-    throw new TributaryError("OFFSET_GONE", "these events were handed to the core, and it cannot be asked for them now", {
-      firstHeldOffset: this.#offset(stream, firstHeld),
+    throw new TributaryError("OFFSET_GONE", "these events were handed to the core, which does not give them now", {
+      firstHeldOffset: this.#offset(stream, found ?? firstHeld),
     });
   }
 
   async waitForData(name: StreamName, offset: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<void> {
     const stream = this.#find(name);
-    const parsed = parseOffset(offset, stream.id, this.#options.writer());
-    const from = parsed === "now" ? stream.durableOrdinal : parsed;
+    const from = this.#ordinalOf(stream, offset);
     if (stream.durableOrdinal > from || stream.durableClosed || stream.gone || options.signal.aborted) return;
     await new Promise<void>((resolve) => {
       const finish = () => {
@@ -288,7 +284,9 @@ export class GatewayStreamService implements StreamService {
     bounds: { bytesMax: number; eventsMax: number },
   ): Promise<LocalPage | undefined> {
     try {
-      return await this.#options.history?.read(stream, this.#options.writer(), from, end, bounds.bytesMax);
+      const page = await this.#options.history?.read(stream, this.#options.writer(), from, end, bounds.bytesMax);
+      const next = page?.events[bounds.eventsMax];
+      return next ? { events: page.events.slice(0, bounds.eventsMax), nextOrdinal: next.ordinal } : page;
     } catch (error) {
       // An unreachable core is no news for a gateway; the reader learns that these events cannot be had now.
       if (error instanceof TributaryError) return undefined;
@@ -311,7 +309,31 @@ export class GatewayStreamService implements StreamService {
   }
 
   #offset(stream: StreamState, ordinal: number): string {
-    return formatOffset(ordinal, stream.id, this.#options.writer());
+    return formatOffset({ ordinal, branch: this.#branch(stream, ordinal) }, stream.id, this.#options.writer());
+  }
+
+  #branch({ eras }: StreamState, ordinal: number): string {
+    return branchOf(eraBefore(eras, ordinal)?.incarnation);
+  }
+
+  /**
+   * The ordinal that an offset stands for. The log may be a copy of the one that gave it, or may have been set back since: then it is
+   * good up to where the two part.
+   * @throws OFFSET_INVALID, OFFSET_FOREIGN, OFFSET_UNKNOWN, OFFSET_GONE
+   */
+  #ordinalOf(stream: StreamState, text: string): number {
+    const offset = parseOffset(text, stream.id, this.#options.writer());
+    if (offset === "now") return stream.durableOrdinal;
+    const { ordinal, branch } = offset;
+    if (ordinal <= stream.durableOrdinal && branch === this.#branch(stream, ordinal)) return ordinal;
+    const era = stream.eras.findLast(({ incarnation }) => branchOf(incarnation) === branch);
+    if (!era && ordinal <= stream.durableOrdinal) {
+      throw new TributaryError("OFFSET_GONE", "the offset comes from a past of this gateway that is lost, or from another copy of it");
+    }
+    const common = era ? Math.min(ordinal, era.ordinal + era.count) : stream.durableOrdinal;
+    throw new TributaryError("OFFSET_UNKNOWN", "the offset lies beyond what this gateway still has of that past", {
+      nextOffset: this.#offset(stream, common),
+    });
   }
 
   #describe(stream: StreamState): StreamInfo {
@@ -328,7 +350,8 @@ export class GatewayStreamService implements StreamService {
     };
   }
 
-  #page(stream: StreamState, page: LocalPage): ReadPage {
+  #page(stream: StreamState, local: LocalPage): ReadPage {
+    const page = upTo(local, stream.durableOrdinal);
     const writer = this.#options.writer();
     const upToDate = page.nextOrdinal >= stream.durableOrdinal;
     return {
@@ -350,4 +373,17 @@ export class GatewayStreamService implements StreamService {
       contentType: stream.contentType,
     };
   }
+}
+
+/** The log may know a moment earlier than we do that something is durable. */
+function upTo(page: LocalPage, end: number): LocalPage {
+  if (page.nextOrdinal <= end) return page;
+  const events = page.events.flatMap((event) => {
+    if (event.ordinal >= end) return [];
+    const { gap, ordinal } = event;
+    if (!gap || ordinal + gap.count <= end) return [event];
+    const count = end - ordinal;
+    return [{ ...event, number: event.number - (gap.count - count), gap: { ...gap, count } }];
+  });
+  return { events, nextOrdinal: end };
 }

@@ -1,4 +1,4 @@
-import { formatStreamName, type Id, type StreamName } from "@tributary/common/names";
+import { formatStreamName, type Id, type Lane, type StreamName } from "@tributary/common/names";
 import {
   applyChange,
   type EdgeState,
@@ -8,6 +8,7 @@ import {
   restoreEdgeState,
 } from "../store/edge-state.ts";
 import type { EdgeStateSnapshot, StateChange, StreamMapping } from "../store/edge-store.ts";
+import { extendEras, type LocalEra } from "../store/local-eras.ts";
 import type { StreamHandle } from "./ingest.ts";
 
 /** Deleted streams that are remembered while the gateway runs, since the core may have to be asked about them once more. */
@@ -32,6 +33,8 @@ export class StreamState implements StreamHandle {
 
   /** Number of the next event in this incarnation. */
   nextNumber = 1;
+  /** Number of the last durable event in this incarnation. */
+  durableNumber = 0;
   /** Ordinal behind the last event accepted, and behind the last one durable. */
   acceptedOrdinal: number;
   durableOrdinal: number;
@@ -59,6 +62,10 @@ export class StreamState implements StreamHandle {
   get segments(): number {
     return this.record.segments;
   }
+  /** Of what is durable. */
+  get eras(): readonly LocalEra[] {
+    return this.record.eras;
+  }
   get closed(): boolean {
     return this.record.closed;
   }
@@ -79,10 +86,19 @@ export class StreamState implements StreamHandle {
     this.open = !record.closed && !record.deleted;
     this.changedInBatch = 0;
     this.nextNumber = 1;
+    this.durableNumber = 0;
     this.acceptedOrdinal = record.nextOrdinal;
     this.durableOrdinal = record.nextOrdinal;
     this.durable = true;
     this.durableClosed = record.closed;
+  }
+
+  /** Notes that the next `count` events are durable. */
+  madeDurable(count: number, incarnation: Id, lane: Lane, streams: number): void {
+    const run = { ordinal: this.durableOrdinal, count, incarnation, lane, first: this.durableNumber + 1 };
+    if (count > 0) extendEras(this.record.eras, run, streams);
+    this.durableOrdinal += count;
+    this.durableNumber += count;
   }
 
   markGone(): void {
@@ -164,7 +180,8 @@ export class StreamTable {
     return this.#state.producers.get(id);
   }
 
-  packetIds(clientId: string): ReadonlySet<number> | undefined {
+  /** Packet ids that are held, with the digests of their publishes. */
+  packetIds(clientId: string): ReadonlyMap<number, number> | undefined {
     return this.#state.packetIds.get(clientId);
   }
 
@@ -201,10 +218,10 @@ export class StreamTable {
   }
 
   /** Notes that a batch is durable: its events can be read, its changes answered for. */
-  durable(streams: readonly StreamState[], counts: readonly number[], changes: readonly StateChange[]): void {
+  durable(streams: readonly StreamState[], counts: readonly number[], changes: readonly StateChange[], incarnation: Id, lane: Lane): void {
     for (let i = 0; i < streams.length; i++) {
       const state = streams[i] as StreamState;
-      state.durableOrdinal += counts[i] as number;
+      state.madeDurable(counts[i] as number, incarnation, lane, this.#byId.size);
       state.wake();
     }
     for (const change of changes) {

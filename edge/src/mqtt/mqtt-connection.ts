@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import { crc32c } from "@tributary/common/checksum";
 import type { Clock } from "@tributary/common/clock";
 import { type TributaryError, toTributaryError } from "@tributary/common/errors";
 import { LIMITS } from "@tributary/common/limits";
@@ -267,8 +268,11 @@ export class MqttConnection implements AckTarget, RoomWaiter, TurnWaiter {
       }
       this.#route = route = found;
     }
-    if (qos === 2 && ingest.holdsPacketId(this.#clientId, packetId)) {
-      // Until it is released, a packet id names the publish that was taken [MQTT-4.3.3-2].
+    const digest = qos === 2 ? crc32c(bytes.subarray(reader.topicStart, reader.bodyEnd)) : 0;
+    if (qos === 2 && ingest.isRepetition(this.#clientId, packetId, digest)) {
+      // Until it is released, a packet id names the publish that was taken [MQTT-4.3.3-2]. A publish of other bytes cannot be that one:
+      // it was released in a part of our past, or of the client's, that is lost (a restored backup). The DUP flag does not tell, for
+      // the first attempt may have been lost, and there are clients that do not set it.
       counters.duplicates++;
       this.#unanswered++;
       ingest.barrier(this, TOKEN.PUBREC | packetId);
@@ -278,10 +282,10 @@ export class MqttConnection implements AckTarget, RoomWaiter, TurnWaiter {
       this.close("event-not-json", topicText(route.topic));
       return;
     }
-    let admission = this.#append(route, timeMs);
+    let admission = this.#append(route, timeMs, digest);
     if (admission === "gone") {
       routes.reopen(route);
-      admission = this.#append(route, timeMs);
+      admission = this.#append(route, timeMs, digest);
     }
     if (admission !== "accepted") {
       this.#notAccepted(admission);
@@ -291,14 +295,15 @@ export class MqttConnection implements AckTarget, RoomWaiter, TurnWaiter {
     counters.publishes[qos as 0 | 1 | 2]++;
   }
 
-  #append(route: TopicRoute, timeMs: number): Admission {
+  /** `digest`: of topic, packet id and payload, for QoS 2. */
+  #append(route: TopicRoute, timeMs: number, digest: number): Admission {
     const { bytes, qos, packetId, payloadStart, bodyEnd } = this.#reader;
     const { ingest } = this.#host;
     const clientId = this.#clientId;
     const key = route.key ?? clientId;
     if (qos === 1) return ingest.append(route.handle, key, timeMs, bytes, payloadStart, bodyEnd, this, TOKEN.PUBACK | packetId);
     if (qos === 0) return ingest.append(route.handle, key, timeMs, bytes, payloadStart, bodyEnd, undefined, 0);
-    const change = { type: "packet-id", clientId, packetId } as const;
+    const change = { type: "packet-id", clientId, packetId, digest } as const;
     return ingest.append(route.handle, key, timeMs, bytes, payloadStart, bodyEnd, this, TOKEN.PUBREC | packetId, change);
   }
 

@@ -33,7 +33,10 @@ export function readStateChange(value: unknown): StateChange {
         epoch: natural(change["epoch"], "epoch"),
         seq: natural(change["seq"], "sequence"),
       };
-    case "packet-id":
+    case "packet-id": {
+      const taken = { type, clientId: text(change["clientId"], "client id"), packetId: natural(change["packetId"], "packet id") } as const;
+      return change["digest"] === undefined ? taken : { ...taken, digest: natural(change["digest"], "digest") };
+    }
     case "release-packet-id":
       return { type, clientId: text(change["clientId"], "client id"), packetId: natural(change["packetId"], "packet id") };
     case "clear-packet-ids":

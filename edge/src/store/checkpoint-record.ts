@@ -1,9 +1,11 @@
 import { hexToBytes, type Id, INCARNATION_BYTES, LANES, STREAM_ID_BYTES, WRITER_ID_BYTES } from "@tributary/common/names";
 import { mappingOf, readName, readSegments } from "./change-checks.ts";
+import { DIGEST_UNKNOWN } from "./edge-state.ts";
 import type { EdgeProducer, EdgeStateSnapshot, EdgeStream } from "./edge-store.ts";
 import type { GapSnapshot } from "./gap-ledger.ts";
 import { type LastNumber, readLastNumber } from "./incarnation-record.ts";
-import { fields, idOfBytes, integer, list, malformed, natural, row, text } from "./meta-checks.ts";
+import type { LocalEra } from "./local-eras.ts";
+import { fields, idOfBytes, integer, laneAt, list, malformed, natural, row, text } from "./meta-checks.ts";
 import { corrupt, type EncodedRecord, encodeRecord, type RawRecord, RECORD_KIND } from "./record.ts";
 import { readFold, readGaps } from "./state-checks.ts";
 import type { FoldSnapshot } from "./uplink-fold.ts";
@@ -18,10 +20,13 @@ import type { FoldSnapshot } from "./uplink-fold.ts";
  *     Stream-Seq, null or [core's id, segments, containers]]
  *   d producers: [stream id, [producer id, epoch, seq]*], least recently used first
  *   q packet ids: [client id, packet ids], least recently used first
+ *   h digests of the publishes under them: a list for each row of q, −1 where it is not known (missing: nowhere)
  *   u the fold at the freed position, see uplink-fold.ts
  *   g gaps between the freed position and the first record, see gap-ledger.ts
  *   t every record up to this sequence may be removed. Also the intent of a drop (rule W6): recovery carries it out
  *   k sequences of checkpoints before it
+ *   v incarnations that a names (missing: none)
+ *   a eras: [stream id, [position in v, lane, ordinal, count, first number]*] of each stream that has any (missing: none has)
  *
  * The body lists what local reads look up without decoding the meta: for each stream id:16 bytes, then for each stream, in the
  * same order, next ordinal:f64.
@@ -60,11 +65,16 @@ interface CheckpointMeta {
   s: StreamRow[];
   d: [Uint8Array, [string, number, number][]][];
   q: [string, readonly number[]][];
+  h: (readonly number[])[];
   u: FoldSnapshot;
   g: GapSnapshot;
   t: number;
   k: readonly number[];
+  v: Uint8Array[];
+  a: [Uint8Array, EraRow[]][];
 }
+
+type EraRow = [incarnation: number, lane: number, ordinal: number, count: number, first: number];
 
 const FLAG = { closed: 1, deleted: 2 } as const;
 
@@ -84,10 +94,12 @@ export function encodeCheckpoint(seq: number, previous: number, checkpoint: Chec
     s: streams.map(streamRow),
     d: Array.from(byStream, ([id, rows]) => [hexToBytes(id), rows]),
     q: packetIds.map(({ clientId, packetIds: ids }) => [clientId, ids]),
+    h: packetIds.map(({ digests }) => digests),
     u: checkpoint.fold,
     g: checkpoint.gaps,
     t: checkpoint.truncateThrough,
     k: checkpoint.checkpoints,
+    ...eraRows(streams),
   };
   const ordinals = new Uint8Array(streams.length * (STREAM_ID_BYTES + 8));
   const view = new DataView(ordinals.buffer);
@@ -102,24 +114,28 @@ export function encodeCheckpoint(seq: number, previous: number, checkpoint: Chec
 export function decodeCheckpoint(raw: RawRecord): Checkpoint {
   try {
     const meta = fields(raw.meta(), "checkpoint");
+    const digests = list(meta["h"] ?? [], "digests", (row) => list(row, "digests", (digest) => integer(digest, "digest")));
+    const eras = erasOf(meta["v"] ?? [], meta["a"] ?? []);
     const checkpoint: Checkpoint = {
       writer: idOfBytes(meta["w"], WRITER_ID_BYTES, "writer"),
       incarnation: meta["i"] === undefined ? undefined : idOfBytes(meta["i"], INCARNATION_BYTES, "incarnation"),
       events: natural(meta["e"], "events"),
       numbers: list(meta["n"], "numbers", readLastNumber),
       state: {
-        streams: list(meta["s"], "streams", streamOf),
+        streams: list(meta["s"], "streams", (entry) => streamOf(entry, eras)),
         producers: list(meta["d"], "producers", producersOf).flat(),
         packetIds: list(meta["q"], "packet ids", (entry) => {
-          const [clientId, packetIds] = row(entry, 2, "packet ids");
-          return { clientId: text(clientId, "client id"), packetIds: list(packetIds, "packet ids", (id) => natural(id, "packet id")) };
-        }),
+          const [clientId, ids] = row(entry, 2, "packet ids");
+          const packetIds = list(ids, "packet ids", (id) => natural(id, "packet id"));
+          return { clientId: text(clientId, "client id"), packetIds, digests: packetIds.map(() => DIGEST_UNKNOWN) };
+        }).map((held, i) => ({ ...held, digests: digests[i] ?? held.digests })),
       },
       fold: readFold(meta["u"]),
       gaps: readGaps(meta["g"]),
       truncateThrough: natural(meta["t"], "truncation"),
       checkpoints: list(meta["k"], "checkpoints", (seq) => natural(seq, "checkpoint")),
     };
+    if (checkpoint.state.packetIds.some((held) => held.digests.length !== held.packetIds.length)) throw malformed("digests");
     // It speaks of what lies before it.
     const { fold, truncateThrough, checkpoints, events } = checkpoint;
     if (Math.max(fold.position, truncateThrough, ...checkpoints.slice(-1)) >= raw.seq || fold.events > events)
@@ -169,7 +185,7 @@ function streamRow(stream: EdgeStream): StreamRow {
   ];
 }
 
-function streamOf(value: unknown): EdgeStream {
+function streamOf(value: unknown, eras: ReadonlyMap<Id, LocalEra[]>): EdgeStream {
   const [id, scope, stream, contentType, segments, createdAtMs, flags, nextOrdinal, firstOrdinal, streamSeq, mapping] = row(
     value,
     11,
@@ -186,11 +202,55 @@ function streamOf(value: unknown): EdgeStream {
     deleted: (bits & FLAG.deleted) !== 0,
     nextOrdinal: natural(nextOrdinal, "ordinal"),
     firstOrdinal: natural(firstOrdinal, "ordinal"),
+    eras: [],
     streamSeq: text(streamSeq, "Stream-Seq"),
     mapping: mapping === null ? undefined : readMappingRow(mapping),
   };
   if (read.firstOrdinal > read.nextOrdinal) throw malformed("ordinals");
-  return read;
+  const own = eras.get(read.id) ?? [];
+  const follow = own.every((era, i) => era.ordinal + era.count <= (own[i + 1]?.ordinal ?? read.nextOrdinal));
+  if (!follow) throw malformed("eras");
+  return { ...read, eras: own };
+}
+
+/** Incarnations stand once, since most streams have them in common. */
+function eraRows(streams: readonly EdgeStream[]): Pick<CheckpointMeta, "v" | "a"> {
+  const positions = new Map<Id, number>();
+  const position = (incarnation: Id) => {
+    const known = positions.get(incarnation) ?? positions.size;
+    positions.set(incarnation, known);
+    return known;
+  };
+  const rows = streams
+    .filter(({ eras }) => eras.length > 0)
+    .map(({ id, eras }): [Uint8Array, EraRow[]] => [
+      hexToBytes(id),
+      eras.map((era) => [position(era.incarnation), LANES.indexOf(era.lane), era.ordinal, era.count, era.first]),
+    ]);
+  return { v: Array.from(positions.keys(), hexToBytes), a: rows };
+}
+
+function erasOf(incarnations: unknown, rows: unknown): Map<Id, LocalEra[]> {
+  const ids = list(incarnations, "incarnations", (id) => idOfBytes(id, INCARNATION_BYTES, "incarnation"));
+  return new Map(
+    list(rows, "eras", (entry) => {
+      const [id, eras] = row(entry, 2, "eras");
+      return [idOfBytes(id, STREAM_ID_BYTES, "stream id"), list(eras, "eras", (era) => eraOf(era, ids))] as const;
+    }),
+  );
+}
+
+function eraOf(value: unknown, incarnations: readonly Id[]): LocalEra {
+  const [position, lane, ordinal, count, first] = row(value, 5, "era");
+  const incarnation = incarnations[natural(position, "incarnation")];
+  if (incarnation === undefined) throw malformed("incarnation");
+  return {
+    ordinal: natural(ordinal, "ordinal"),
+    count: natural(count, "count"),
+    incarnation,
+    lane: laneAt(lane),
+    first: natural(first, "number"),
+  };
 }
 
 function readMappingRow(value: unknown): EdgeStream["mapping"] {

@@ -10,6 +10,7 @@ import { planDrop } from "./drop-oldest.ts";
 import { applyChange, type EdgeState, forgetStream, forgettableStreams, snapshotEdgeState } from "./edge-state.ts";
 import type { CommitBatch, CommitResult, DropReport, EdgeUsage, FreeReport, LocalPage, ReachedNumber, UplinkUnit } from "./edge-store.ts";
 import { GapLedger } from "./gap-ledger.ts";
+import { extendEras } from "./local-eras.ts";
 import { LocalReader } from "./local-reader.ts";
 import { type DamageListener, decodeEntry } from "./log-cursor.ts";
 import type { NumberBook } from "./number-book.ts";
@@ -253,9 +254,12 @@ export class EdgeSession {
         );
       },
     });
-    for (const { localId, last, shift } of encoded.streams) {
+    for (const { localId, first, last, shift } of encoded.streams) {
       const stream = this.#state.streams.get(localId);
-      if (stream) stream.nextOrdinal = last + shift + 1;
+      if (!stream) continue;
+      stream.nextOrdinal = last + shift + 1;
+      const run = { ordinal: first + shift, count: last - first + 1, incarnation: this.#options.incarnation, lane: batch.lane, first };
+      extendEras(stream.eras, run, this.#state.streams.size);
     }
     this.#numbers.advance(batch.lane, encoded.streams);
     this.#numbers.advanceSegments(batch.lane, encoded.segmentTails);

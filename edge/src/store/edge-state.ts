@@ -1,13 +1,17 @@
 import { LIMITS } from "@tributary/common/limits";
 import { formatStreamName, type Id, type StreamName } from "@tributary/common/names";
 import type { EdgeProducer, EdgeStateSnapshot, EdgeStream, StateChange } from "./edge-store.ts";
+import type { LocalEra } from "./local-eras.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-export type EdgeStreamState = Mutable<EdgeStream>;
+export type EdgeStreamState = Omit<Mutable<EdgeStream>, "eras"> & { readonly eras: LocalEra[] };
 export interface ProducerState {
   readonly epoch: number;
   readonly seq: number;
 }
+
+/** Stands for the digest of a publish that an earlier version took. */
+export const DIGEST_UNKNOWN = -1;
 
 /**
  * What a gateway remembers beside its events. The store folds it over the log, the gateway keeps a copy by folding the same
@@ -18,8 +22,8 @@ export interface EdgeState {
   readonly streams: Map<Id, EdgeStreamState>;
   /** By stream, then by producer id, least recently used first. */
   readonly producers: Map<Id, Map<string, ProducerState>>;
-  /** By client, least recently used first; ids in the order in which they were taken. */
-  readonly packetIds: Map<string, Set<number>>;
+  /** By client, least recently used first; ids in the order in which they were taken, each with the digest of its publish. */
+  readonly packetIds: Map<string, Map<number, number>>;
   /** Packet ids of all clients together. */
   packetIdCount: number;
 }
@@ -51,7 +55,7 @@ export function applyChange(state: EdgeState, change: StateChange): void {
       setProducer(state, change);
       break;
     case "packet-id":
-      addPacketId(state, change.clientId, change.packetId);
+      addPacketId(state, change.clientId, change.packetId, change.digest ?? DIGEST_UNKNOWN);
       break;
     case "release-packet-id":
       releasePacketId(state, change.clientId, change.packetId);
@@ -74,12 +78,13 @@ function newStream(change: Extract<StateChange, { type: "create-stream" }>): Edg
     deleted: false,
     nextOrdinal: 0,
     firstOrdinal: 0,
+    eras: [],
     streamSeq: "",
     mapping: undefined,
   };
 }
 
-function update(state: EdgeState, id: Id, change: Partial<EdgeStream>): void {
+function update(state: EdgeState, id: Id, change: Partial<Omit<EdgeStream, "eras">>): void {
   const stream = state.streams.get(id);
   if (stream) Object.assign(stream, change);
 }
@@ -98,12 +103,12 @@ function setProducer(state: EdgeState, { id, producerId, epoch, seq }: Extract<S
   if (producers.size > LIMITS.producersPerStreamMax) forgetFirst(producers);
 }
 
-function addPacketId(state: EdgeState, clientId: string, packetId: number): void {
-  const ids = state.packetIds.get(clientId) ?? new Set<number>();
+function addPacketId(state: EdgeState, clientId: string, packetId: number, digest: number): void {
+  const ids = state.packetIds.get(clientId) ?? new Map<number, number>();
   state.packetIds.delete(clientId);
   state.packetIds.set(clientId, ids);
   if (!ids.has(packetId)) state.packetIdCount++;
-  ids.add(packetId);
+  ids.set(packetId, digest);
   // A client of this very change is the most recent one, so it is forgotten last; the ids of one client are bounded by their 16 bits.
   while (state.packetIdCount > LIMITS.packetIdsMax && state.packetIds.size > 1) {
     forgetClient(state, state.packetIds.keys().next().value as string);
@@ -120,16 +125,6 @@ function releasePacketId(state: EdgeState, clientId: string, packetId: number): 
 function forgetClient(state: EdgeState, clientId: string): void {
   state.packetIdCount -= state.packetIds.get(clientId)?.size ?? 0;
   state.packetIds.delete(clientId);
-}
-
-/**
- * A record was lost to damage. It may have released any of the ids held so far, and then the client's next event under it would be
- * taken for a repetition and vanish. Ids that come behind the damage are known as ever; what is sent again under one from before it
- * may be there twice.
- */
-export function forgetPacketIds(state: EdgeState): void {
-  state.packetIds.clear();
-  state.packetIdCount = 0;
 }
 
 function forgetFirst(map: Map<string, unknown>): void {
@@ -170,23 +165,27 @@ export function snapshotEdgeState(state: EdgeState): EdgeStateSnapshot {
     for (const [producerId, { epoch, seq }] of byId) producers.push({ streamId, producerId, epoch, seq });
   }
   return {
-    streams: Array.from(state.streams.values(), (stream) => ({ ...stream })),
+    streams: Array.from(state.streams.values(), (stream) => ({ ...stream, eras: copyEras(stream.eras) })),
     producers,
-    packetIds: Array.from(state.packetIds, ([clientId, ids]) => ({ clientId, packetIds: [...ids] })),
+    packetIds: Array.from(state.packetIds, ([clientId, ids]) => ({ clientId, packetIds: [...ids.keys()], digests: [...ids.values()] })),
   };
+}
+
+function copyEras(eras: readonly LocalEra[]): LocalEra[] {
+  return eras.map((era) => ({ ...era }));
 }
 
 /** The inverse of snapshotEdgeState, order of use included. */
 export function restoreEdgeState(snapshot: EdgeStateSnapshot): EdgeState {
   const state = emptyEdgeState();
-  for (const stream of snapshot.streams) state.streams.set(stream.id, { ...stream });
+  for (const stream of snapshot.streams) state.streams.set(stream.id, { ...stream, eras: copyEras(stream.eras) });
   for (const { streamId, producerId, epoch, seq } of snapshot.producers) {
     const producers = state.producers.get(streamId) ?? new Map<string, ProducerState>();
     producers.set(producerId, { epoch, seq });
     state.producers.set(streamId, producers);
   }
-  for (const { clientId, packetIds } of snapshot.packetIds) {
-    state.packetIds.set(clientId, new Set(packetIds));
+  for (const { clientId, packetIds, digests } of snapshot.packetIds) {
+    state.packetIds.set(clientId, new Map(packetIds.map((id, i) => [id, digests[i] ?? DIGEST_UNKNOWN])));
     state.packetIdCount += packetIds.length;
   }
   return state;

@@ -1,6 +1,7 @@
 import type { GapReason } from "@tributary/common/format/block";
 import type { EventColumns } from "@tributary/common/format/event-columns";
 import type { Id, Lane, SegmentId, StreamName } from "@tributary/common/names";
+import type { LocalEra } from "./local-eras.ts";
 
 /**
  * The durable heart of a gateway: one `Log` of commits, and the state that is a fold over them. In production it lives in one
@@ -83,8 +84,8 @@ export interface RecoveryReport {
 export interface EdgeStateSnapshot {
   readonly streams: readonly EdgeStream[];
   readonly producers: readonly EdgeProducer[];
-  /** Packet ids of QoS 2 publishes that were taken and not yet released. */
-  readonly packetIds: readonly { readonly clientId: string; readonly packetIds: readonly number[] }[];
+  /** Packet ids of QoS 2 publishes that were taken and not yet released; the digest of each, −1 where it is not known. */
+  readonly packetIds: readonly { readonly clientId: string; readonly packetIds: readonly number[]; readonly digests: readonly number[] }[];
 }
 
 export interface EdgeStream {
@@ -104,6 +105,8 @@ export interface EdgeStream {
   readonly nextOrdinal: number;
   /** Ordinal of the oldest event still held. */
   readonly firstOrdinal: number;
+  /** Which incarnation wrote what, ascending by ordinal; reaches further back than what is held. */
+  readonly eras: readonly LocalEra[];
   /** Durable Streams' last Stream-Seq; "" if none. */
   readonly streamSeq: string;
   readonly mapping: StreamMapping | undefined;
@@ -140,7 +143,8 @@ export type StateChange =
   | { readonly type: "delete-stream"; readonly id: Id }
   | { readonly type: "stream-seq"; readonly id: Id; readonly streamSeq: string }
   | { readonly type: "producer"; readonly id: Id; readonly producerId: string; readonly epoch: number; readonly seq: number }
-  | { readonly type: "packet-id"; readonly clientId: string; readonly packetId: number }
+  /** `digest` tells a repetition of the publish from another one under the same id; missing in old records. */
+  | { readonly type: "packet-id"; readonly clientId: string; readonly packetId: number; readonly digest?: number }
   | { readonly type: "release-packet-id"; readonly clientId: string; readonly packetId: number }
   /** A clean session: forgets all packet ids of the client. */
   | { readonly type: "clear-packet-ids"; readonly clientId: string };

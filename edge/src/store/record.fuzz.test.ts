@@ -14,7 +14,7 @@ const golden = (name: string, seq: number) => {
   const bytes = new Uint8Array(readFileSync(new URL(`golden/${name}.bin`, beside)));
   return { name, seq, bytes, raw: decodeRecord(bytes, seq) };
 };
-const RECORDS = [golden("commit-1", 2 ** 40), golden("incarnation-1", 5), golden("checkpoint-1", 6)];
+const RECORDS = [golden("commit-1", 2 ** 40), golden("incarnation-1", 5), golden("checkpoint-1", 6), golden("checkpoint-1-eras", 6)];
 
 /** Every record at the place `seq`, with magic numbers and checksum put right. */
 function mendAt(bytes: Uint8Array, seq: number): Uint8Array {

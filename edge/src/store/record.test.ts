@@ -78,6 +78,7 @@ const checkpoint: Checkpoint = {
         deleted: false,
         nextOrdinal: 500,
         firstOrdinal: 20,
+        eras: [],
         streamSeq: "b",
         mapping,
       },
@@ -91,12 +92,13 @@ const checkpoint: Checkpoint = {
         deleted: true,
         nextOrdinal: 2 ** 33,
         firstOrdinal: 0,
+        eras: [],
         streamSeq: "",
         mapping: undefined,
       },
     ],
     producers: [{ streamId: MAPPED, producerId: "p", epoch: 1, seq: 9 }],
-    packetIds: [{ clientId: "c", packetIds: [3, 1] }],
+    packetIds: [{ clientId: "c", packetIds: [3, 1], digests: [-1, -1] }],
   },
   fold: {
     position: 4,
@@ -125,6 +127,26 @@ const checkpoint: Checkpoint = {
   },
   truncateThrough: 4,
   checkpoints: [2, 3],
+};
+
+/** What later versions of format 1 added. */
+const extended: Checkpoint = {
+  ...checkpoint,
+  state: {
+    ...checkpoint.state,
+    streams: checkpoint.state.streams.map((stream) =>
+      stream.id === MAPPED
+        ? {
+            ...stream,
+            eras: [
+              { ordinal: 8, count: 15, incarnation: PARENT, lane: "live", first: 1 },
+              { ordinal: 400, count: 100, incarnation: INCARNATION, lane: "live", first: 1 },
+            ],
+          }
+        : stream,
+    ),
+    packetIds: [{ clientId: "c", packetIds: [3, 1], digests: [4_000_000_000, -1] }],
+  },
 };
 
 /** Written once by the encoder of that version, and never again. */
@@ -156,13 +178,16 @@ describe("records of the edge log", () => {
     expect(decodeEntry({ seq: 5, data: begun })).toEqual({ kind: "incarnation", bytes: begun.length, ...incarnation });
     const raw = decodeRecord(golden("checkpoint-1"), 6);
     expect(decodeCheckpoint(raw)).toEqual(checkpoint);
+    expect(decodeCheckpoint(decodeRecord(golden("checkpoint-1-eras"), 6))).toEqual(extended);
     expect([MAPPED, UNMAPPED, TARGET].map((id) => ordinalAt(raw.body, id))).toEqual([500, 2 ** 33, 0]);
   });
 
   it("reads what it writes now", () => {
     checkCommit(commitBytes());
     expect(decodeEntry({ seq: 5, data: encodeIncarnation(incarnation) })).toMatchObject(incarnation);
-    expect(decodeCheckpoint(decodeRecord(encodeCheckpoint(6, 3, checkpoint).bytes, 6))).toEqual(checkpoint);
+    for (const written of [checkpoint, extended]) {
+      expect(decodeCheckpoint(decodeRecord(encodeCheckpoint(6, 3, written).bytes, 6))).toEqual(written);
+    }
   });
 
   it("takes every flipped bit, every truncation and every wrong place for damage", () => {

@@ -4,19 +4,12 @@ import type { Id } from "@tributary/common/names";
 import type { Log, LogState } from "@tributary/common/ports/log";
 import { type Checkpoint, decodeCheckpoint } from "./checkpoint-record.ts";
 import type { CommitRecord } from "./commit-record.ts";
-import {
-  applyChange,
-  type EdgeState,
-  emptyEdgeState,
-  forgetPacketIds,
-  forgetStream,
-  recoveredStreamName,
-  restoreEdgeState,
-} from "./edge-state.ts";
+import { applyChange, type EdgeState, emptyEdgeState, forgetStream, recoveredStreamName, restoreEdgeState } from "./edge-state.ts";
 import { GapLedger } from "./gap-ledger.ts";
 import type { IncarnationRecord } from "./incarnation-record.ts";
+import { extendEras } from "./local-eras.ts";
 import { LocalPositions } from "./local-positions.ts";
-import { type DamageListener, decodeEntry, LogCursor, type LogEntry } from "./log-cursor.ts";
+import { type DamageListener, decodeEntry, LogCursor } from "./log-cursor.ts";
 import { NumberBook } from "./number-book.ts";
 import { UplinkFold } from "./uplink-fold.ts";
 
@@ -61,10 +54,8 @@ export async function recover(log: Log, onDamage: DamageListener): Promise<Recov
   const replay = new Replay(found, logState);
   const cursor = new LogCursor(log, replay.from, onDamage);
   for (let entry = await cursor.peek(logState.last); entry; entry = await cursor.peek(logState.last)) {
-    replay.weighLoss(entry.kind);
     if (entry.kind === "commit") replay.commit(entry);
     else if (entry.kind === "incarnation") replay.incarnate(entry);
-    else if (entry.kind === "damaged") replay.lose(entry.bytes > 0);
     replay.count(entry.bytes);
     cursor.advance();
   }
@@ -102,8 +93,6 @@ class Replay {
   readonly #positions = new LocalPositions();
   readonly #found: FoundCheckpoint | undefined;
   readonly #fold: UplinkFold;
-  /** What of the records right before the one at hand is lost. */
-  #loss: "none" | "perhaps torn" | "certain" = "none";
   #numbers = new NumberBook();
   #writer: Id | undefined;
   #incarnation: Id | undefined;
@@ -133,9 +122,13 @@ class Replay {
     // Everything before the first record that is left was lost together with its checkpoints: those events are not held.
     if (this.#events === 0 && this.#fold.events === 0 && !this.#found) this.#fold.events = commit.eventsBefore;
     for (const change of commit.changes) applyChange(this.#state, change);
-    for (const { localId, last, shift } of commit.streams) {
+    for (const { localId, first, last, shift } of commit.streams) {
       const stream = this.#state.streams.get(localId) ?? this.#lostStream(localId, commit);
       stream.nextOrdinal = Math.max(stream.nextOrdinal, last + shift + 1);
+      if (block) {
+        const run = { ordinal: first + shift, count: last - first + 1, incarnation: block.incarnation, lane: commit.lane, first };
+        extendEras(stream.eras, run, this.#state.streams.size);
+      }
     }
     this.#numbers.advance(commit.lane, commit.streams);
     this.#positions.committed(commit.seq, commit.streams);
@@ -152,29 +145,12 @@ class Replay {
     this.#begin(record.incarnation);
   }
 
-  /** A record is lost; `there`: it is in the log, but cannot be read. */
-  lose(there: boolean): void {
-    if (this.#loss !== "certain") this.#loss = there ? "perhaps torn" : "certain";
-  }
-
-  /**
-   * What a lost record changed is not known, and where what was before it can do harm, it goes, too. But what a start comes right
-   * after may have been torn by a power cut: then nothing in it was acknowledged.
-   */
-  weighLoss(next: LogEntry["kind"]): void {
-    if (next === "damaged" || this.#loss === "none") return;
-    if (this.#loss === "certain" || next !== "incarnation") forgetPacketIds(this.#state);
-    this.#loss = "none";
-  }
-
   count(bytes: number): void {
     this.#recordsRead++;
     this.#grown += replayCost(bytes);
   }
 
   finish(log: LogState): Recovered {
-    // The start that is under way comes next.
-    this.weighLoss("incarnation");
     const found = this.#found;
     const checkpoints = found ? [...found.checkpoint.checkpoints, found.seq] : [];
     return {

@@ -252,28 +252,28 @@ describe("uplink", () => {
     async (restarts) => {
       const w = await start({ uplink: { freeAt: "committed" } });
       await w.core.start();
-      for (let i = 0; i < 60; i++) {
+      for (let i = 0; i < 65; i++) {
         w.put("s");
         if (i % 10 === 0) w.put("t");
         await w.step();
       }
-      await w.until(async () => w.core.events.length === 66 && (await w.held()) === 0);
+      await w.until(async () => w.core.events.length === 72 && (await w.held()) === 0);
       w.core.loseUntiered();
       expect(w.core.events).toEqual([]);
       if (restarts) await w.restart();
       w.put("s");
       w.put("t");
       const all = w.acked.get("s") ?? [];
-      await w.until(async () => w.core.textsOf(w.idOf("s")).includes("s 67") && (await w.held()) === 0);
+      await w.until(async () => w.core.textsOf(w.idOf("s")).includes("s 73") && (await w.held()) === 0);
       const texts = w.core.textsOf(w.idOf("s"));
       const lost = w.core.gaps.filter((gap) => gap.stream === w.idOf("s")).reduce((sum, gap) => sum + gap.count, 0);
-      expect(all).toHaveLength(61);
-      expect(lost + texts.length).toBe(61);
+      expect(all).toHaveLength(66);
+      expect(lost + texts.length).toBe(66);
       expect(texts).toEqual(all.slice(lost));
       // Of what was freed some is still in the log.
-      expect(lost).toBeLessThan(60);
+      expect(lost).toBeLessThan(65);
       expect(w.core.gaps.every((gap) => gap.reason === "corrupt")).toBe(true);
-      expect(w.core.textsOf(w.idOf("t")).at(-1)).toBe("t 68");
+      expect(w.core.textsOf(w.idOf("t")).at(-1)).toBe("t 74");
     },
   );
 

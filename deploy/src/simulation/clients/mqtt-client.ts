@@ -1,3 +1,4 @@
+import { crc32c } from "@tributary/common/checksum";
 import { TributaryError } from "@tributary/common/errors";
 import type { Gateway } from "@tributary/edge/gateway/gateway";
 import type { AckTarget } from "@tributary/edge/gateway/ingest";
@@ -101,20 +102,19 @@ class Session {
 
   /** As the MQTT listener does it. */
   #publish({ ingest }: Gateway, { stream, submission, data, packetId }: Publish): Promise<void> {
-    const acknowledged = (knownBefore: boolean) => this.#world.ledger.acknowledge([submission], this.#at.lastSeq(), knownBefore);
-    if (this.#qos === 2 && ingest.holdsPacketId(this.#name, packetId)) {
+    const acknowledged = () => this.#world.ledger.acknowledge([submission], this.#at.lastSeq());
+    const digest = crc32c(data);
+    if (this.#qos === 2 && ingest.isRepetition(this.#name, packetId, digest)) {
       return this.#answered((target) => {
         ingest.barrier(target, 0);
         return "accepted";
-      }).then(() => acknowledged(true));
+      }).then(acknowledged);
     }
     const handle =
       ingest.stream(stream) ??
       ingest.createStream(stream, { contentType: "application/octet-stream", segments: stream.segments, closed: false });
-    const change: StateChange | undefined = this.#qos === 2 ? { type: "packet-id", clientId: this.#name, packetId } : undefined;
-    return this.#answered((target) => ingest.append(handle, submission.key, 0, data, 0, data.length, target, 0, change)).then(() =>
-      acknowledged(false),
-    );
+    const change: StateChange | undefined = this.#qos === 2 ? { type: "packet-id", clientId: this.#name, packetId, digest } : undefined;
+    return this.#answered((target) => ingest.append(handle, submission.key, 0, data, 0, data.length, target, 0, change)).then(acknowledged);
   }
 
   #release({ ingest }: Gateway, { packetId }: Publish): Promise<void> {

@@ -69,18 +69,28 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
   if (!world.allows(name)) return;
   const reader = world.spawn(name);
   const follow = async () => {
-    for (let offset = "-1", since = lineage(); ; ) {
+    // Read last, before the offset; and the ordinal behind it.
+    let last: Seen | undefined;
+    let expected: number | undefined;
+    for (let offset = "-1"; ; ) {
       try {
-        if (!Object.is(since, lineage())) {
-          since = lineage();
-          offset = "-1";
-        }
+        if (offset === "-1") last = expected = undefined;
+        const since = lineage();
         const page = await world.request(reader, service, TIMEOUT_MS, (streams) => streams.read(stream, { offset, ...PAGE }));
+        if (since !== lineage()) continue;
+        const here = `${name} ${since}`;
+        // An offset from before the gateway was set back, and taken: then what was read before it stands as it stood.
+        if (last && last.streamId !== here) world.ledger.noticed({ ...last, streamId: here }, name);
         for (const event of page.events) {
+          if (expected !== undefined && event.ordinal !== expected)
+            world.ledger.violate(1, "reader lost its place", `${name} reads ordinal ${event.ordinal} where ${expected} comes next`);
+          expected = event.ordinal + (event.gap?.count ?? 1);
           // What damage took away is told in other words once more is known.
-          if (event.gap || since !== lineage()) continue;
-          const seen = seenOf(world, nameOf(stream), `${name} ${since}`, event);
-          world.ledger.noticed(seen, name);
+          if (event.gap) continue;
+          last = seenOf(world, nameOf(stream), here, event);
+          world.ledger.noticed(last, name);
+          // Whoever of the branches of a writer tells of an incarnation's ordinal tells the same.
+          world.ledger.noticed({ ...last, streamId: `${last.stream} by ${last.writer} ${last.incarnation}` }, name);
         }
         offset = page.nextOffset;
         if (page.upToDate) await waitForData(world, reader, service, stream, offset);

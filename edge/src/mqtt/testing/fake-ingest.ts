@@ -35,8 +35,8 @@ export class FakeIngest implements Ingest {
   /** How many of the next commits fail, with STORAGE_FULL. */
   failures = 0;
   readonly #streams = new Map<string, FakeStream>();
-  #durableIds = new Map<string, Set<number>>();
-  #ids = new Map<string, Set<number>>();
+  #durableIds = new Map<string, Map<number, number>>();
+  #ids = new Map<string, Map<number, number>>();
   #open: Taken[] = [];
   #room: (() => void)[] = [];
   #scheduled = false;
@@ -110,6 +110,10 @@ export class FakeIngest implements Ingest {
     return this.#ids.get(clientId)?.has(packetId) ?? false;
   }
 
+  isRepetition(clientId: string, packetId: number, digest: number): boolean {
+    return this.#ids.get(clientId)?.get(packetId) === digest;
+  }
+
   hasPacketIds(clientId: string): boolean {
     return (this.#ids.get(clientId)?.size ?? 0) > 0;
   }
@@ -155,7 +159,7 @@ export class FakeIngest implements Ingest {
   /** What a kill leaves. */
   restart(): void {
     this.#open = [];
-    this.#ids = new Map([...this.#durableIds].map(([client, ids]) => [client, new Set(ids)]));
+    this.#ids = new Map([...this.#durableIds].map(([client, ids]) => [client, new Map(ids)]));
   }
 
   #refusal(): Admission | undefined {
@@ -185,8 +189,9 @@ export class FakeIngest implements Ingest {
   }
 }
 
-function fold(ids: Map<string, Set<number>>, change: StateChange): void {
-  if (change.type === "packet-id") ids.set(change.clientId, (ids.get(change.clientId) ?? new Set()).add(change.packetId));
+function fold(ids: Map<string, Map<number, number>>, change: StateChange): void {
+  if (change.type === "packet-id")
+    ids.set(change.clientId, (ids.get(change.clientId) ?? new Map<number, number>()).set(change.packetId, change.digest ?? 0));
   else if (change.type === "release-packet-id") ids.get(change.clientId)?.delete(change.packetId);
   else if (change.type === "clear-packet-ids") ids.delete(change.clientId);
 }
