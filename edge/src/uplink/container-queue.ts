@@ -10,12 +10,17 @@ export interface QueuedBlock {
 /**
  * Blocks for one container that it has not accepted yet, in order. Up to a window of them are on their way; after a failure
  * all are sent again from the first one on (the container knows what it has already).
+ *
+ * Directly to the owner they keep their order. Through any node each may go another way: then one is on its way at a time. What is on
+ * its way is answered before the way changes.
  */
 export class ContainerQueue {
   readonly container: number;
   readonly #blocks: QueuedBlock[] = [];
   /** Blocks before this index are on their way. */
   #sent = 0;
+  #epoch = 0;
+  #attempt = 0;
 
   constructor(container: number) {
     this.container = container;
@@ -25,11 +30,24 @@ export class ContainerQueue {
     this.#blocks.push(block);
   }
 
-  /** The next block to send; undefined if the window is full or all were sent. */
-  takeNext(): QueuedBlock | undefined {
-    if (this.#sent >= LIMITS.uplinkBlocksInFlightMax) return undefined;
+  /** Counts resends: what is heard of something sent before the last one is no news, unless it was accepted. */
+  get attempt(): number {
+    return this.#attempt;
+  }
+
+  /** Of the owner to which blocks are on their way directly; 0 if none are. */
+  get directEpoch(): number {
+    return this.#sent > 0 ? this.#epoch : 0;
+  }
+
+  /** The next block to send to the owner of this epoch, or through any node (0); undefined if the window is full or all were sent. */
+  takeNext(epoch: number): QueuedBlock | undefined {
+    if (this.#sent >= (epoch > 0 ? LIMITS.uplinkBlocksInFlightMax : 1)) return undefined;
+    if (this.#sent > 0 && this.#epoch !== epoch) return undefined;
     const block = this.#blocks[this.#sent];
-    if (block) this.#sent++;
+    if (!block) return undefined;
+    this.#sent++;
+    this.#epoch = epoch;
     return block;
   }
 
@@ -49,5 +67,6 @@ export class ContainerQueue {
   /** Everything not accepted is to be sent again. */
   resend(): void {
     this.#sent = 0;
+    this.#attempt++;
   }
 }

@@ -1,8 +1,11 @@
 import type { Clock } from "@tributary/common/clock";
+import { toTributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
-import type { Bus, Subscription } from "@tributary/common/ports/bus";
+import type { Bus } from "@tributary/common/ports/bus";
 import { type LevelsAnswer, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import { isDetour } from "./detour.ts";
+import type { RouteTable } from "./route-table.ts";
 import type { UnitTracker } from "./unit-tracker.ts";
 
 export interface LevelWatchOptions {
@@ -13,6 +16,7 @@ export interface LevelWatchOptions {
   /** How often levels are asked for while something waits to be freed and no container says that it has flushed. */
   readonly intervalMs: number;
   readonly tracker: UnitTracker;
+  readonly routes: RouteTable;
   readonly writer: () => Id;
   /** False while the core is not to be asked. */
   readonly mayAsk: () => boolean;
@@ -25,7 +29,6 @@ export interface LevelWatchOptions {
 /** Learns what is safe in the tier: asks a container when it says that it has flushed, and at intervals, since such a word can get lost. */
 export class LevelWatch {
   readonly #options: LevelWatchOptions;
-  readonly #subscriptions = new Map<number, Promise<Subscription | undefined>>();
   readonly #asking = new Set<number>();
   #cancelTimer: () => void;
   #closed = false;
@@ -35,25 +38,14 @@ export class LevelWatch {
     this.#cancelTimer = this.#askLater();
   }
 
-  /** Hears from now on when the container has flushed. */
-  listen(container: number): void {
-    if (this.#closed || this.#subscriptions.has(container)) return;
-    const { bus, cluster } = this.#options;
-    const subscription = bus.subscribe(UPLINK_SUBJECTS.tiered(cluster, container), () => void this.#ask(container));
-    this.#subscriptions.set(
-      container,
-      subscription.catch(() => {
-        // The intervals do without it, and the next block tries again.
-        this.#subscriptions.delete(container);
-        return undefined;
-      }),
-    );
+  /** A container says that it has flushed. */
+  tiered(container: number): void {
+    void this.#ask(container);
   }
 
-  async close(): Promise<void> {
+  close(): void {
     this.#closed = true;
     this.#cancelTimer();
-    await Promise.all(Array.from(this.#subscriptions.values(), async (subscription) => (await subscription)?.close()));
   }
 
   #askLater(): () => void {
@@ -65,15 +57,15 @@ export class LevelWatch {
   }
 
   async #ask(container: number): Promise<void> {
-    const { bus, cluster, tracker, requestTimeoutMs: timeoutMs } = this.#options;
+    const { tracker } = this.#options;
     if (this.#closed || !this.#options.mayAsk() || this.#asking.has(container)) return;
     const question = tracker.levelsQuestion(container, this.#options.writer());
     if (question.request.entries.length === 0) return;
     this.#asking.add(container);
     try {
-      const answer = await bus.request(UPLINK_SUBJECTS.levels(cluster, container), encodeCbor(question.request), { timeoutMs });
+      const answer = await this.#request(container, encodeCbor(question.request));
       // Numbers that were safe once stay safe: an answer counts however late it comes.
-      const reached = tracker.confirm(question, decodeCbor(answer) as LevelsAnswer);
+      const reached = tracker.confirm(question, answer);
       this.#options.confirmed();
       if (!reached) this.#options.lost();
     } catch {
@@ -81,5 +73,23 @@ export class LevelWatch {
     } finally {
       this.#asking.delete(container);
     }
+  }
+
+  async #request(container: number, question: Uint8Array): Promise<LevelsAnswer> {
+    const { bus, cluster, routes, requestTimeoutMs: timeoutMs } = this.#options;
+    const epoch = routes.directEpoch(container);
+    if (epoch > 0) {
+      try {
+        return decodeCbor(
+          await bus.request(UPLINK_SUBJECTS.direct(cluster, container, epoch, "levels"), question, { timeoutMs }),
+        ) as LevelsAnswer;
+      } catch (error) {
+        if (!isDetour(toTributaryError(error))) throw error;
+        routes.failed(container, epoch);
+      }
+    }
+    const answer = decodeCbor(await bus.request(UPLINK_SUBJECTS.levels(cluster, container), question, { timeoutMs })) as LevelsAnswer;
+    routes.answered(container, answer.epoch);
+    return answer;
   }
 }

@@ -13,9 +13,12 @@ import { type AppendAnswer, type HelloAnswer, type HelloRequest, SLICE_STATUS, U
 import type { EdgeStore, OpenedEdge, ReachedNumber, UplinkUnit } from "../store/edge-store.ts";
 import { backoffMs } from "./backoff.ts";
 import { ContainerQueue, type QueuedBlock } from "./container-queue.ts";
+import { followCore, type News } from "./core-news.ts";
+import { isDetour } from "./detour.ts";
 import { LevelWatch } from "./level-watch.ts";
 import { type LinkEvent, type LinkState, nextLinkState } from "./link-state.ts";
 import { type ResolveResult, resolveStreams, type UnresolvedStream } from "./resolver.ts";
+import { RouteTable } from "./route-table.ts";
 import { UnitTracker } from "./unit-tracker.ts";
 
 export interface UplinkOptions {
@@ -87,6 +90,8 @@ export interface UplinkCounters {
   rewinds: number;
   hellos: number;
   failures: number;
+  /** Times that a container's owner was not found where it was asked directly. */
+  detours: number;
   streamsQuarantined: number;
   siblings: number;
 }
@@ -114,6 +119,8 @@ export class Uplink {
   readonly #parts: UplinkParts;
   readonly #tracker: UnitTracker;
   readonly #levels: LevelWatch;
+  readonly #routes: RouteTable;
+  readonly #news: News;
   readonly #queues = new Map<number, ContainerQueue>();
   readonly #lookUpAgain = new Map<Id, UnresolvedStream>();
   /** What containers said that they have as they refused what was first in their turn. */
@@ -129,6 +136,7 @@ export class Uplink {
     rewinds: 0,
     hellos: 0,
     failures: 0,
+    detours: 0,
     streamsQuarantined: 0,
     siblings: 0,
   };
@@ -137,8 +145,6 @@ export class Uplink {
   #state: LinkState = "offline";
   /** Counts entries into states: work of an earlier one has no say any more. */
   #visit = 0;
-  /** Counts failures: a refusal of something sent before the last one is no news. */
-  #attempt = 0;
   /** Counts rewinds: units of an earlier round are void. */
   #round = 0;
   #rewindNeeded = true;
@@ -155,6 +161,7 @@ export class Uplink {
     this.#options = options;
     this.#parts = parts;
     this.#tracker = new UnitTracker(options.freeAt);
+    this.#routes = new RouteTable(parts.clock);
     this.#levels = new LevelWatch({
       bus: parts.bus,
       clock: parts.clock,
@@ -162,10 +169,17 @@ export class Uplink {
       requestTimeoutMs: options.requestTimeoutMs,
       intervalMs: options.levelsIntervalMs,
       tracker: this.#tracker,
+      routes: this.#routes,
       writer: () => this.#identity.writer,
       mayAsk: () => this.#state === "sending" || this.#state === "resolving",
       confirmed: () => this.#free(),
       lost: () => this.#lost(),
+    });
+    this.#news = followCore(parts.bus, options.cluster, {
+      tiered: (container) => {
+        if (options.freeAt === "tiered") this.#levels.tiered(container);
+      },
+      moved: (container, epoch) => this.#moved(container, epoch),
     });
     this.#unsubscribeStatus = parts.bus.onStatus((connected) => this.#on(connected ? "connected" : "disconnected"));
     if (parts.bus.connected()) this.#on("connected");
@@ -209,7 +223,8 @@ export class Uplink {
   async close(): Promise<void> {
     this.#on("stop");
     this.#unsubscribeStatus();
-    await this.#levels.close();
+    this.#levels.close();
+    await this.#news.close();
     await Promise.allSettled(this.#inStore);
   }
 
@@ -245,7 +260,6 @@ export class Uplink {
 
   /** What is on its way may never be answered: it will be sent again. */
   #startOver(): void {
-    this.#attempt++;
     for (const queue of this.#queues.values()) queue.resend();
   }
 
@@ -288,6 +302,8 @@ export class Uplink {
     if (visit !== this.#visit) return;
     this.#counters.hellos++;
     this.#counters.siblings = answer.siblings.length;
+    this.#news.ensure();
+    for (const [container, epoch] of (answer.epochs ?? []).entries()) this.#routes.heard(container, epoch);
     if (answer.siblings.length > 0) {
       this.#parts.log.warn("another gateway runs, or ran, from a copy of this data folder", { siblings: answer.siblings.join(" ") });
     }
@@ -341,6 +357,7 @@ export class Uplink {
     this.#rewindNeeded = true;
     this.#freeThrough = undefined;
     this.#tracker.clear();
+    this.#startOver();
     this.#queues.clear();
   }
 
@@ -349,7 +366,8 @@ export class Uplink {
     const mayResolve = this.#state === "resolving" && !this.#rewindNeeded && this.#lookUpAgain.size === 0;
     if (this.#state !== "sending" && !mayResolve) return;
     for (const queue of this.#queues.values()) {
-      for (let block = queue.takeNext(); block; block = queue.takeNext()) void this.#send(queue, block);
+      const epoch = this.#routes.directEpoch(queue.container);
+      for (let block = queue.takeNext(epoch); block; block = queue.takeNext(epoch)) void this.#send(queue, block, epoch);
     }
     const { unitsMax, bytesMax, needsMax } = this.#options;
     const room = this.#tracker.size < unitsMax && this.#tracker.bytes < bytesMax && this.#tracker.needsCount < needsMax;
@@ -383,22 +401,43 @@ export class Uplink {
         this.#queues.set(container, queue);
       }
       queue.push({ container, unit: tracked, bytes });
-      if (this.#options.freeAt === "tiered") this.#levels.listen(container);
     }
   }
 
-  async #send(queue: ContainerQueue, block: QueuedBlock): Promise<void> {
-    const attempt = this.#attempt;
+  /** `epoch`: of the owner that is asked directly; 0: through any node. */
+  async #send(queue: ContainerQueue, block: QueuedBlock, epoch: number): Promise<void> {
+    const { attempt, container } = queue;
     this.#counters.blocksSent++;
     this.#counters.bytesSent += block.bytes.length;
-    const subject = UPLINK_SUBJECTS.append(this.#options.cluster, block.container);
+    const { cluster } = this.#options;
+    const subject = epoch > 0 ? UPLINK_SUBJECTS.direct(cluster, container, epoch, "append") : UPLINK_SUBJECTS.append(cluster, container);
     try {
       const answer = (await inPhase(this.#parts.phases, "uplink", () => this.#request(subject, block.bytes))) as AppendAnswer;
+      if (epoch === 0) this.#routes.answered(container, answer.epoch);
       if (answer.slices.every(([status]) => status === SLICE_STATUS.accepted)) this.#accepted(queue, block);
       else this.#refused(queue, block, answer, attempt);
     } catch (error) {
-      if (attempt === this.#attempt) this.#fail(toTributaryError(error));
+      if (attempt !== queue.attempt) return;
+      const failure = toTributaryError(error);
+      if (epoch > 0 && isDetour(failure)) this.#detour(queue, epoch);
+      else this.#fail(failure);
     }
+  }
+
+  /** The owner of this epoch does not answer: another node finds whoever it is now. */
+  #detour(queue: ContainerQueue, epoch: number): void {
+    this.#counters.detours++;
+    this.#routes.failed(queue.container, epoch);
+    queue.resend();
+    this.#pump();
+  }
+
+  /** What is on its way to an owner before this one is not waited for: if it was accepted all the same, that counts when it is heard. */
+  #moved(container: number, epoch: number): void {
+    if (!this.#routes.heard(container, epoch)) return;
+    const queue = this.#queues.get(container);
+    if (queue && queue.directEpoch > 0) queue.resend();
+    this.#pump();
   }
 
   /** Durable is durable: this counts however late it comes. */
@@ -414,7 +453,7 @@ export class Uplink {
 
   #refused(queue: ContainerQueue, block: QueuedBlock, answer: AppendAnswer, attempt: number): void {
     this.#counters.blocksRefused++;
-    if (attempt !== this.#attempt) return;
+    if (attempt !== queue.attempt) return;
     if (answer.slices.some(([status]) => status === SLICE_STATUS.forked)) {
       this.#lastError = new TributaryError("WRITER_FORKED", "another gateway wrote different events under the numbers of this one");
       this.#parts.log.error("the uplink stopped: another gateway writes under this identity; retire one of them", {

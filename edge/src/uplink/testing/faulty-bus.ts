@@ -15,6 +15,8 @@ export interface Faults {
 /** A Bus that loses, repeats and delays what goes through it, and can be cut off. */
 export class FaultyBus implements Bus {
   faults: Faults | undefined;
+  /** Subjects that nobody is there for. */
+  refuses: (subject: string) => boolean = () => false;
   readonly #bus: Bus;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -38,6 +40,7 @@ export class FaultyBus implements Bus {
     const happens = (share: number | undefined) => this.#random.float() < (share ?? 0);
     const after = (ms: number) => new Promise<void>((resolve) => this.#clock.setTimer(ms, resolve));
     if (!this.#up) throw unreachable();
+    if (this.refuses(subject)) throw new TributaryError("BUS_NO_RESPONDER", "refused by the test");
     const timeout = () => after(options.timeoutMs).then(() => Promise.reject(new TributaryError("BUS_TIMEOUT", "lost")));
     if (happens(this.faults?.lostRequests)) return timeout();
     if (happens(this.faults?.delayed)) await after(this.#random.float() * options.timeoutMs);

@@ -9,6 +9,7 @@ import {
   type ControlRequest,
   type LevelsAnswer,
   type LevelsRequest,
+  type MovedMessage,
   type ResolveAnswer,
   SLICE_STATUS,
   type SliceStatus,
@@ -51,6 +52,8 @@ export class ModelCore {
   readonly appendErrors: TributaryError[] = [];
   siblings: Id[] = [];
   appends = 0;
+  /** Of these, how many came by the direct subject of an owner. */
+  directAppends = 0;
   /** Says that another gateway wrote different events. */
   forked = false;
   readonly #bus: Bus;
@@ -60,11 +63,16 @@ export class ModelCore {
   readonly #committed = new Map<string, number>();
   readonly #tiered = new Map<string, number>();
   readonly #subscriptions: Subscription[] = [];
+  /** By container: the epoch under which it is served, and the subscription of that owner. */
+  readonly #epochs: number[];
+  readonly #direct = new Map<number, Subscription>();
+  readonly #stopped = Promise.withResolvers<void>();
 
   constructor(bus: Bus, cluster: string, containers: number) {
     this.#bus = bus;
     this.#cluster = cluster;
     this.#containers = containers;
+    this.#epochs = new Array<number>(containers).fill(1);
   }
 
   async start(): Promise<void> {
@@ -72,14 +80,45 @@ export class ModelCore {
     for (let container = 0; container < this.#containers; container++) {
       this.#subscriptions.push(
         await this.#bus.serve(append(this.#cluster, container), {}, async (payload) => encodeCbor(this.#append(container, payload))),
-        await this.#bus.serve(levels(this.#cluster, container), {}, async (payload) => encodeCbor(this.#levels(payload))),
+        await this.#bus.serve(levels(this.#cluster, container), {}, async (payload) => encodeCbor(this.#levels(container, payload))),
       );
+      await this.#serveDirect(container);
     }
     this.#subscriptions.push(await this.#bus.serve(control(this.#cluster), {}, async (payload) => encodeCbor(this.#control(payload))));
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.#subscriptions.splice(0).map((subscription) => subscription.close()));
+    this.#stopped.resolve();
+    await Promise.all([...this.#subscriptions.splice(0), ...this.#direct.values()].map((subscription) => subscription.close()));
+    this.#direct.clear();
+  }
+
+  epochOf(container: number): number {
+    return this.#epochs[container] ?? 0;
+  }
+
+  /** Another owner takes the container; the one before is gone, or paused: then it still takes requests and never answers. */
+  async move(container: number, { tell, paused }: { tell: boolean; paused: boolean }): Promise<void> {
+    const before = this.#direct.get(container);
+    if (before && paused) this.#subscriptions.push(before);
+    else await before?.close();
+    const epoch = this.epochOf(container) + 1;
+    this.#epochs[container] = epoch;
+    await this.#serveDirect(container);
+    const moved: MovedMessage = { epoch };
+    if (tell) this.#bus.publish(UPLINK_SUBJECTS.moved(this.#cluster, container), encodeCbor(moved));
+  }
+
+  async #serveDirect(container: number): Promise<void> {
+    const epoch = this.epochOf(container);
+    const subject = UPLINK_SUBJECTS.direct(this.#cluster, container, epoch, "*");
+    const subscription = await this.#bus.serve(subject, {}, async (payload, on) => {
+      if (epoch !== this.epochOf(container)) await this.#stopped.promise;
+      if (on.endsWith(".levels")) return encodeCbor(this.#levels(container, payload));
+      this.directAppends++;
+      return encodeCbor(this.#append(container, payload));
+    });
+    this.#direct.set(container, subscription);
   }
 
   /** Everything committed is safe in the tier; says so only if `tell`. */
@@ -122,7 +161,7 @@ export class ModelCore {
     const error = this.appendErrors.shift();
     if (error) throw error;
     const block = decodeBlock(payload);
-    return { slices: block.slices.map((slice) => this.#decide(container, block, slice)) };
+    return { slices: block.slices.map((slice) => this.#decide(container, block, slice)), epoch: this.epochOf(container) };
   }
 
   #decide(container: number, block: Block, slice: Slice): readonly [SliceStatus, number] {
@@ -162,9 +201,10 @@ export class ModelCore {
     }
   }
 
-  #levels(payload: Uint8Array): LevelsAnswer {
+  #levels(container: number, payload: Uint8Array): LevelsAnswer {
     const request = decodeCbor(payload) as LevelsRequest;
     return {
+      epoch: this.epochOf(container),
       entries: request.entries.map(({ streamId, segment, incarnation }) => {
         const key = keyOf(streamId, formatSegmentId(segment), incarnation);
         return [this.#committed.get(key) ?? 0, this.#tiered.get(key) ?? 0];
@@ -176,7 +216,7 @@ export class ModelCore {
     const request = decodeCbor(payload) as ControlRequest;
     if (request.type === "hello") {
       this.hellos.push(request.incarnation);
-      return { cluster: "c", containers: this.#containers, siblings: this.siblings };
+      return { cluster: "c", containers: this.#containers, epochs: [...this.#epochs], siblings: this.siblings };
     }
     if (request.type === "resolve") return { streams: request.streams.map((wish) => this.#resolve(wish)) } satisfies ResolveAnswer;
     throw new TributaryError("INVALID_REQUEST", "the model does not fetch");

@@ -1,0 +1,53 @@
+import type { Clock } from "@tributary/common/clock";
+
+interface Route {
+  epoch: number;
+  /** Until then the owner of this epoch is not asked directly: it did not answer there. */
+  distrustedUntilMs: number;
+}
+
+/** So long an owner that did not answer directly is asked through others, unless another one takes its place. */
+const DISTRUST_MS = 10_000;
+
+/**
+ * Under which epoch the core serves each container, as far as it was heard: the owner's direct subject keeps the order of blocks, and
+ * a request to it never meets a deposed owner. Nothing hangs on it being right: whoever is not found there is asked through any node.
+ */
+export class RouteTable {
+  readonly #clock: Clock;
+  readonly #routes = new Map<number, Route>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** The epoch whose direct subject takes requests; 0: ask any node. */
+  directEpoch(container: number): number {
+    const route = this.#routes.get(container);
+    return route && this.#clock.monotonicMs() >= route.distrustedUntilMs ? route.epoch : 0;
+  }
+
+  /** The core said so; it may be old. True if it is news. */
+  heard(container: number, epoch: number): boolean {
+    const known = this.#routes.get(container)?.epoch ?? 0;
+    if (!isEpoch(epoch) || epoch <= known) return false;
+    this.#routes.set(container, { epoch, distrustedUntilMs: 0 });
+    return true;
+  }
+
+  /** The owner itself answered under this epoch, be it lower than what was heard: a core may have been set up anew. */
+  answered(container: number, epoch: number | undefined): void {
+    if (epoch === undefined || !isEpoch(epoch) || this.#routes.get(container)?.epoch === epoch) return;
+    this.#routes.set(container, { epoch, distrustedUntilMs: 0 });
+  }
+
+  /** Nobody answered directly under this epoch. */
+  failed(container: number, epoch: number): void {
+    const route = this.#routes.get(container);
+    if (route?.epoch === epoch) route.distrustedUntilMs = this.#clock.monotonicMs() + DISTRUST_MS;
+  }
+}
+
+function isEpoch(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) > 0;
+}
