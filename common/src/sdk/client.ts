@@ -19,6 +19,8 @@ export interface EnvelopeRecord {
   readonly time: number;
   readonly segment: string;
   readonly ordinal: number;
+  /** Of the take-over under which the core appended it; a gateway has none. */
+  readonly nonce?: string;
   readonly writer: string;
   readonly incarnation: string;
   readonly lane: string;

@@ -1,15 +1,15 @@
 const PAGE_RECORDS = 4_096;
 
 /**
- * Invariant 3: at one (segment, nonce, ordinal) every read, ever, returns the same bytes. Four bytes a record are kept, in pages:
- * many millions of places fit.
+ * Invariant 3: at one (segment, nonce, ordinal) every read, ever, returns the same bytes, and the same nonce. Four bytes a record are
+ * kept, in pages: many millions of places fit.
  */
 export class Places {
   readonly #segments = new Map<string, Map<number, Uint32Array>>();
   /** Places that hold something. */
   count = 0;
 
-  /** `segment` names stream, segment and nonce. False if something else was read there before. */
+  /** `segment` names stream and segment. False if something else was read there before. */
   isSame(segment: string, ordinal: number, digest: number): boolean {
     const before = this.at(segment, ordinal);
     if (before === undefined) this.put(segment, ordinal, digest);

@@ -5,7 +5,7 @@ import { crc32c } from "@tributary/common/checksum";
 /** One event or gap record as a read gives it. */
 export interface PlainRecord {
   readonly segment: string;
-  /** Take-over nonce of the segment, where reads tell it. */
+  /** Of the take-over under which it was appended, where reads tell it. */
   readonly nonce?: string | undefined;
   readonly ordinal: number;
   readonly writer: string;
@@ -58,6 +58,14 @@ export function digestOf(record: Omit<PlainRecord, "digest">, data: Uint8Array):
   const { segment, ordinal, writer, incarnation, lane, number, key, gap } = record;
   const envelope = [segment, ordinal, writer, incarnation, lane, number, key, gap ? `${gap.first}+${gap.count}` : ""].join("|");
   return crc32c(data, crc32c(encoder.encode(envelope)));
+}
+
+/**
+ * What must be the same whenever a place is read: the record and the nonce it has there. An ordinal is never given out again, not even
+ * after state went back, since that raises the generation in the segment's id; so the nonce is no part of the place.
+ */
+export function fingerprintOf({ nonce, digest }: Pick<PlainRecord, "nonce"> & { readonly digest: number }): number {
+  return nonce === undefined ? digest : crc32c(encoder.encode(nonce), digest);
 }
 
 const encoder = new TextEncoder();

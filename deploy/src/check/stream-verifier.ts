@@ -1,6 +1,6 @@
 import { KeyOrder } from "./key-order.ts";
 import { Places } from "./places.ts";
-import type { PlainRecord, Violate } from "./plain.ts";
+import { fingerprintOf, type PlainRecord, type Violate } from "./plain.ts";
 import { type ExplainHole, WriterNumbers } from "./writer-numbers.ts";
 
 export type { PlainRecord } from "./plain.ts";
@@ -80,7 +80,7 @@ export class StreamVerifier {
 
   /** A record that somebody read at another time, from wherever on. */
   compare({ segment, nonce, ordinal, digest }: PlainRecord): void {
-    if (digest === undefined || this.#places.isSame(`${segment} ${nonce ?? ""}`, ordinal, digest)) return;
+    if (digest === undefined || this.#places.isSame(segment, ordinal, fingerprintOf({ nonce, digest }))) return;
     this.#violate(3, "changed", `ordinal ${ordinal} of segment ${segment}`);
   }
 

@@ -23,7 +23,8 @@ export class Ledger extends ClientHistories {
   }
 }
 
-export function plainOf({ segment, ordinal, writer, incarnation, lane, number, key, gap, data }: EnvelopeRecord): PlainRecord {
-  const plain = { segment, ordinal, writer, incarnation, lane, number, key, gap: gap && { first: gap.first, count: gap.count } };
+export function plainOf(record: EnvelopeRecord): PlainRecord & { readonly digest: number } {
+  const { segment, ordinal, nonce, writer, incarnation, lane, number, key, gap, data } = record;
+  const plain = { segment, ordinal, nonce, writer, incarnation, lane, number, key, gap: gap && { first: gap.first, count: gap.count } };
   return { ...plain, digest: digestOf(plain, data) };
 }

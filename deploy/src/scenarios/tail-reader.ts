@@ -2,6 +2,7 @@ import { TributaryError } from "@tributary/common/errors";
 import { parseStreamName } from "@tributary/common/names";
 import { type EnvelopeRecord, TributaryClient } from "@tributary/common/sdk/client";
 import { Places } from "../check/places.ts";
+import { fingerprintOf } from "../check/plain.ts";
 import { plainOf } from "./ledger.ts";
 
 /** Follows a stream through every crash of its server, and remembers what it saw where. */
@@ -40,8 +41,8 @@ export class TailReader {
 
   #check(record: EnvelopeRecord): void {
     this.seen++;
-    const { segment, ordinal, digest = 0 } = plainOf(record);
-    if (!this.places.isSame(`${segment} `, ordinal, digest)) this.changed++;
+    const plain = plainOf(record);
+    if (!this.places.isSame(plain.segment, plain.ordinal, fingerprintOf(plain))) this.changed++;
   }
 
   async stop(): Promise<void> {

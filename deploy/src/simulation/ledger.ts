@@ -1,5 +1,5 @@
 import { Places } from "../check/places.ts";
-import type { PlainRecord, Submission as PlainSubmission } from "../check/plain.ts";
+import { fingerprintOf, type Submission as PlainSubmission } from "../check/plain.ts";
 import type { ReadRecord } from "../check/submissions.ts";
 
 /** One event that a client sent; its writer is the gateway's disk, or "core". */
@@ -108,13 +108,13 @@ export class Ledger {
 
   /** Invariant 3: whoever reads a place ever finds the same record. */
   noticed(seen: Seen, reader: string): void {
-    if (seen.id < 0 && !seen.gap)
-      this.violate(1, "foreign bytes", `${reader} read bytes at ${segmentOf(seen)} ${seen.ordinal} that nobody sent`);
-    if (!this.#places.isSame(segmentOf(seen), seen.ordinal, seen.digest)) {
+    const segment = `${seen.streamId} ${seen.segment}`;
+    if (seen.id < 0 && !seen.gap) this.violate(1, "foreign bytes", `${reader} read bytes at ${segment} ${seen.ordinal} that nobody sent`);
+    if (!this.#places.isSame(segment, seen.ordinal, fingerprintOf(seen))) {
       this.violate(
         3,
         "changed",
-        `${reader} read another record at ${segmentOf(seen)} ${seen.ordinal} than was read before (event ${seen.id}, number ${seen.number})`,
+        `${reader} read another record at ${segment} ${seen.ordinal} than was read before (event ${seen.id}, number ${seen.number})`,
       );
     }
   }
@@ -122,10 +122,6 @@ export class Ledger {
   readonly violate = (invariant: number, kind: string, detail: string): void => {
     if (this.violations.length < VIOLATIONS_KEPT_MAX) this.violations.push({ invariant, kind, detail, atMs: this.#nowMs() });
   };
-}
-
-function segmentOf({ streamId, segment, nonce }: PlainRecord & { readonly streamId: string }): string {
-  return `${streamId} ${segment}${nonce === undefined ? "" : ` ${nonce}`}`;
 }
 
 function payloadText(id: number, size: number): string {

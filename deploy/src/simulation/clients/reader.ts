@@ -11,8 +11,8 @@ const TIMEOUT_MS = 4_000;
 const PAGE = { eventsMax: 60, bytesMax: 8_000 };
 
 export function seenOf(world: SimWorld, stream: string, streamId: string, event: ReadEvent): Seen {
-  const { segment, ordinal, writer, incarnation, lane, number, key, gap } = event;
-  const plain = { segment, ordinal, writer, incarnation, lane, number, key };
+  const { segment, ordinal, nonce, writer, incarnation, lane, number, key, gap } = event;
+  const plain = { segment, ordinal, nonce, writer, incarnation, lane, number, key };
   const record = { ...plain, gap: gap && { first: gap.first, count: gap.count } };
   return { stream, streamId, ...record, id: gap ? -1 : world.ledger.identify(event.data), digest: digestOf(record, event.data) };
 }
