@@ -72,6 +72,7 @@ const commands = {
     if (nats.status === 0) process.env.NATS_SERVER = nats.stdout.trim();
     return [pinnedNode, ["deploy/src/scenarios/main.ts", ...args]];
   },
+  cluster: (args) => [pinnedNode, ["deploy/src/local-cluster/main.ts", ...args]],
   simulate: (args) => [pinnedNode, ["deploy/src/simulation/main.ts", ...args]],
   bench: (args) => [pinnedNode, ["benchmarks/src/main.ts", ...args]],
 };

@@ -84,15 +84,24 @@ export async function startNatsServer(options: NatsServerOptions = {}): Promise<
   return server;
 }
 
+export interface NatsClusterOptions extends Omit<NatsServerOptions, "storeDir" | "port"> {
+  /** One for each server; temporary ones by default. */
+  readonly storeDirs?: readonly string[];
+  /** For clients, one for each server; free ones by default. */
+  readonly ports?: readonly number[];
+}
+
 /** A JetStream cluster of `size` servers with a leader. */
-export async function startNatsCluster(size: number, options: NatsServerOptions = {}): Promise<NatsCluster> {
+export async function startNatsCluster(size: number, options: NatsClusterOptions = {}): Promise<NatsCluster> {
   const ports = await freePorts(size);
   const routes = ports.map((port) => `nats://127.0.0.1:${port}`).join(", ");
   const servers: ServerProcess[] = [];
   for (const [i, port] of ports.entries()) {
     const folder = await mkdtemp(join(tmpdir(), "tributary-nats-"));
     const cluster = `server_name: n${i}\ncluster { name: test, listen: "127.0.0.1:${port}", routes: [${routes}] }`;
-    servers.push(new ServerProcess(folder, options, cluster));
+    const [storeDir, clientPort] = [options.storeDirs?.[i], options.ports?.[i]];
+    const own = { ...options, ...(storeDir === undefined ? {} : { storeDir }), ...(clientPort === undefined ? {} : { port: clientPort }) };
+    servers.push(new ServerProcess(folder, own, cluster));
   }
   const stop = async () => {
     await Promise.all(servers.map((server) => server.stop()));
