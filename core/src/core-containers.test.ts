@@ -57,6 +57,7 @@ class World {
     return openCore({
       meta: options.meta ?? this.meta,
       bus: this.bus,
+      objects: this.objects,
       clock: options.clock ?? systemClock,
       random: this.random,
       logger: SILENT,

@@ -20,6 +20,7 @@ import { FakeContainer, FakeWal } from "./service/testing/fake-container.ts";
 import { fastClock, NEVER_MS, seededRandom } from "./service/testing/fast-clock.ts";
 import { Death, FaultyMetaStore } from "./service/testing/faulty-meta-store.ts";
 import { type BlockSlice, gatewayBlock } from "./service/testing/gateway-block.ts";
+import { MemoryObjectStore } from "./service/testing/memory-engines.ts";
 import { MemoryMetaStore } from "./service/testing/memory-meta-store.ts";
 
 const CLUSTER = "test";
@@ -32,6 +33,7 @@ const P2 = "22".repeat(16);
 /** A cluster's disks and network; cores come and go on it. */
 class World {
   readonly meta = new MemoryMetaStore();
+  readonly objects = new MemoryObjectStore();
   readonly bus = createMemoryBus();
   readonly wals = new Map<number, FakeWal>();
   /** Every instance ever made. */
@@ -43,6 +45,7 @@ class World {
     return openCore({
       meta: options.meta ?? this.meta,
       bus: this.bus,
+      objects: this.objects,
       containerFactory: (id, epoch) => {
         const wal = this.wals.get(id) ?? new FakeWal();
         this.wals.set(id, wal);

@@ -5,19 +5,22 @@ import type { Logger } from "@tributary/common/logger";
 import type { Id, StreamName } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
 import type { StreamService } from "@tributary/common/stream-service";
 import type { Cluster } from "./cluster/cluster.ts";
 import { ClusterNode } from "./cluster/cluster-node.ts";
 import type { ClusterView, Member } from "./cluster/cluster-view.ts";
+import { agreeOnClusterId } from "./cluster/lake-identity.ts";
 import { SoleNode } from "./cluster/sole-node.ts";
-import { ensureClusterId } from "./service/cluster-record.ts";
 import { type ContainerFactory, ContainerHost, type HostedStatus } from "./service/container-host.ts";
 import { createCoreServices } from "./service/core-services.ts";
 
 export interface CoreParts {
   readonly meta: MetaStore;
   readonly bus: Bus;
+  /** The lake. */
+  readonly objects: ObjectStore;
   readonly containerFactory: ContainerFactory;
   readonly clock: Clock;
   readonly random: Random;
@@ -92,7 +95,7 @@ export interface Core {
 export async function openCore(parts: CoreParts): Promise<Core> {
   const { bus, clock, random, options, logger } = parts;
   const access = { meta: parts.meta, clock, random };
-  const clusterId = await ensureClusterId(access);
+  const clusterId = await agreeOnClusterId(access, parts.objects, options.cluster);
   const cluster: Cluster = options.shared
     ? new ClusterNode(access, { ...options.shared, name: options.name, containers: options.containers }, logger)
     : new SoleNode(access, options);

@@ -1,4 +1,6 @@
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { hostname } from "node:os";
+import { join, resolve } from "node:path";
 import type { Config } from "@tributary/common/config";
 import { connectConfiguredNats } from "@tributary/common/engines/configured-nats";
 import { lockDataDir } from "@tributary/common/engines/data-dir-lock";
@@ -38,7 +40,8 @@ export async function openCorePorts(config: Config, bus: Bus | undefined, logger
   const folder = join(config.data, "core");
   const lock = await lockDataDir(folder);
   try {
-    const objects = await openFsObjectStore(join(folder, "lake"));
+    const shared = config["core.lake"];
+    const objects = await (shared === "" ? openFsObjectStore(join(folder, "lake")) : openFsObjectStore(shared, { user: userOf(folder) }));
     const engines = config["nats.url"] === "" ? await sqliteEngines(folder, logger) : await natsEngines(config, logger);
     const ownBus = bus ?? engines.bus;
     if (!ownBus) throw new Error("an embedded core is given its bus");
@@ -56,6 +59,14 @@ export async function openCorePorts(config: Config, bus: Bus | undefined, logger
     lock.release();
     throw error;
   }
+}
+
+/** Tells the nodes apart that share a lake; the same at each start in the same folder. */
+function userOf(folder: string): string {
+  return createHash("sha256")
+    .update(`${hostname()}\0${resolve(folder)}`)
+    .digest("hex")
+    .slice(0, 16);
 }
 
 type Engines = Omit<CorePorts, "bus" | "objects"> & { readonly bus: Bus | undefined };

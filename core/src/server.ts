@@ -48,6 +48,7 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
     const core = await openCore({
       meta: ports.meta,
       bus: ports.bus,
+      objects: ports.objects,
       clock,
       random,
       options: {

@@ -28,6 +28,16 @@ test("removes what a killed put left behind, and shows nothing of it", async () 
   expect((await store.list("", { limit: 10 })).map((object) => object.name)).toEqual(["a/kept"]);
 });
 
+test("leaves the unfinished files of others alone that use the folder too", async () => {
+  const root = await newFolder();
+  await openFsObjectStore(root, { user: "one" });
+  await writeFile(join(root, "~tmp-one", "half-written"), "half");
+  const two = await openFsObjectStore(root, { user: "two" });
+  expect(await readdir(join(root, "~tmp-one"))).toEqual(["half-written"]);
+  await two.put("a", new Uint8Array([1]));
+  expect(await two.list("", { limit: 10 })).toEqual([{ name: "a", bytes: 1 }]);
+});
+
 test("leaves no temporary file behind, whether a put wins or loses", async () => {
   const root = await newFolder();
   const store = await openFsObjectStore(root);

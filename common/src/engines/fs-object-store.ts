@@ -12,7 +12,7 @@ import { createFolderSync, fsErrorCode, isNoSpace } from "./fs-durability.ts";
  * system, a name cannot be an object and the folder of others at once; the second one is refused.
  *
  * put = write a temporary file, fsync it, link it under its name (which fails if the name is taken: put if absent without a
- * race), fsync the folder. A crash in between leaves a temporary file, which the next open removes.
+ * race), fsync the folder. A crash in between leaves a temporary file, which the next open by the same user removes.
  */
 
 const NAME_PATTERN = /^[A-Za-z0-9._-]+(\/[A-Za-z0-9._-]+)*$/;
@@ -27,9 +27,16 @@ const FOLDERS_KNOWN_MAX = 10_000;
 /** A put tries again when a delete removed the folder, empty by then, under its hands. */
 const PUT_ATTEMPTS_MAX = 8;
 
-/** @throws CONFIG_INVALID when the folder cannot be used */
-export async function openFsObjectStore(root: string, options: { readonly random?: Random } = {}): Promise<ObjectStore> {
-  const store = new FsObjectStore(resolve(root), options.random ?? systemRandom);
+/**
+ * `user` (A-Z a-z 0-9 _ -) tells several processes apart that use the folder at once.
+ * @throws CONFIG_INVALID when the folder cannot be used
+ */
+export async function openFsObjectStore(
+  root: string,
+  options: { readonly random?: Random; readonly user?: string } = {},
+): Promise<ObjectStore> {
+  const temporary = options.user === undefined ? TEMPORARY_FOLDER : `${TEMPORARY_FOLDER}-${options.user}`;
+  const store = new FsObjectStore(resolve(root), temporary, options.random ?? systemRandom);
   try {
     await store.open();
   } catch (error) {
@@ -40,28 +47,29 @@ export async function openFsObjectStore(root: string, options: { readonly random
 
 class FsObjectStore implements ObjectStore {
   readonly #root: string;
+  readonly #temporary: string;
   readonly #random: Random;
   /** Folders whose own names are durable. */
   readonly #durable = new Set<string>();
   #closed = false;
 
-  constructor(root: string, random: Random) {
+  constructor(root: string, temporaryFolder: string, random: Random) {
     this.#root = root;
+    this.#temporary = join(root, temporaryFolder);
     this.#random = random;
   }
 
   async open(): Promise<void> {
     createFolderSync(this.#root);
-    const temporary = join(this.#root, TEMPORARY_FOLDER);
-    await rm(temporary, { recursive: true, force: true });
-    await mkdir(temporary);
+    await rm(this.#temporary, { recursive: true, force: true });
+    await mkdir(this.#temporary);
   }
 
   async put(name: string, data: Uint8Array): Promise<void> {
     const path = this.#pathOf(name);
     const taken = await found(lstat(path));
     if (taken) return this.#refuse(name, path, taken);
-    const temporary = join(this.#root, TEMPORARY_FOLDER, bytesToHex(this.#random.bytes(16)));
+    const temporary = join(this.#temporary, bytesToHex(this.#random.bytes(16)));
     try {
       await writeDurably(temporary, data);
       await this.#publish(name, temporary, path);

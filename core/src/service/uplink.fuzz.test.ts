@@ -64,6 +64,7 @@ beforeAll(async () => {
   core = await openCore({
     meta: new MemoryMetaStore(),
     bus,
+    objects,
     clock: systemClock,
     random,
     logger: SILENT,

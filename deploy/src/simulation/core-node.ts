@@ -47,6 +47,7 @@ export class CoreNode {
     openCore({
       meta,
       bus,
+      objects,
       clock: process.clock,
       random: process.random,
       logger,

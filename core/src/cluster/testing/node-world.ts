@@ -7,6 +7,7 @@ import { ManualClock } from "@tributary/common/testing/manual-clock";
 import { type Core, openCore } from "../../core.ts";
 import { FakeContainer, FakeWal } from "../../service/testing/fake-container.ts";
 import { seededRandom } from "../../service/testing/fast-clock.ts";
+import { MemoryObjectStore } from "../../service/testing/memory-engines.ts";
 import { MemoryMetaStore } from "../../service/testing/memory-meta-store.ts";
 
 export const LEASE_MS = 1_500;
@@ -153,6 +154,7 @@ export class NodeWorld {
   readonly store: MemoryMetaStore = new MemoryMetaStore();
   readonly nodes: TestNode[] = [];
   readonly logged: string[] = [];
+  readonly #objects = new MemoryObjectStore();
   readonly #wals = new Map<number, FakeWal>();
   #seed: number;
 
@@ -171,6 +173,7 @@ export class NodeWorld {
     const opening = openCore({
       meta,
       bus: createMemoryBus(),
+      objects: this.#objects,
       containerFactory: (id, epoch) => {
         const wal = this.#wals.get(id) ?? new FakeWal();
         this.#wals.set(id, wal);

@@ -1,0 +1,57 @@
+import { hasCode } from "@tributary/common/errors";
+import { fuzzBytes, orCode } from "@tributary/common/testing/fuzz";
+import { expect, it } from "vitest";
+import { fastClock, seededRandom } from "../service/testing/fast-clock.ts";
+import { MemoryObjectStore } from "../service/testing/memory-engines.ts";
+import { MemoryMetaStore } from "../service/testing/memory-meta-store.ts";
+import { agreeOnClusterId, decodeIdentity, encodeIdentity, IDENTITY_NAME } from "./lake-identity.ts";
+
+const access = (meta = new MemoryMetaStore(), seed = 1) => ({ meta, clock: fastClock(), random: seededRandom(seed) });
+
+it("a new cluster marks its lake, and finds it again", async () => {
+  const objects = new MemoryObjectStore();
+  const mine = access();
+  const id = await agreeOnClusterId(mine, objects, "test");
+  expect(decodeIdentity(await objects.get(IDENTITY_NAME))).toEqual({ cluster: id, name: "test" });
+  expect(await agreeOnClusterId(mine, objects, "test")).toBe(id);
+});
+
+it("nodes that start at once agree", async () => {
+  const objects = new MemoryObjectStore();
+  const meta = new MemoryMetaStore();
+  const ids = await Promise.all([1, 2, 3].map((seed) => agreeOnClusterId(access(meta, seed), objects, "test")));
+  expect(new Set(ids).size).toBe(1);
+});
+
+it("a cluster that lost its metadata takes over the lake's id", async () => {
+  const objects = new MemoryObjectStore();
+  const id = await agreeOnClusterId(access(), objects, "test");
+  expect(await agreeOnClusterId(access(new MemoryMetaStore(), 2), objects, "test")).toBe(id);
+});
+
+it("another cluster's lake is refused with what to do", async () => {
+  const objects = new MemoryObjectStore();
+  await agreeOnClusterId(access(), objects, "test");
+  const other = access(new MemoryMetaStore(), 2);
+  await agreeOnClusterId(other, new MemoryObjectStore(), "test");
+  const error = await agreeOnClusterId(other, objects, "test").catch((refused: unknown) => refused);
+  expect(hasCode(error, "CONFIG_INVALID") && error.message).toContain("core.lake");
+});
+
+it("another cluster's lake does not give its id to metadata that are new", async () => {
+  const objects = new MemoryObjectStore();
+  await agreeOnClusterId(access(), objects, "test");
+  const other = access(new MemoryMetaStore(), 2);
+  await expect(agreeOnClusterId(other, objects, "other")).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+  expect(await other.meta.list("")).toEqual([]);
+});
+
+it("mutated identities are read or STORE_CORRUPT", async () => {
+  const run = (bytes: Uint8Array) => void orCode(() => decodeIdentity(bytes), "STORE_CORRUPT");
+  await fuzzBytes({
+    name: "lake-identity",
+    beside: import.meta.url,
+    seeds: [encodeIdentity({ cluster: "0123456789abcdef", name: "test" })],
+    run,
+  });
+});
