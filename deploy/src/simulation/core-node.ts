@@ -114,10 +114,11 @@ export class CoreNode {
     );
   }
 
-  /** True once every container is served and has brought everything into the lake. */
-  get settled(): boolean {
+  /** True once every container but these is served and has brought everything into the lake. */
+  settledBut(outOfService: readonly number[]): boolean {
     const status = this.core?.status();
     if (!status) return false;
-    return status.containers.every((hosted) => hosted.state === "serving") && status.eventsDurable === status.eventsTiered;
+    const serves = ({ state, container }: { state: string; container: number }) => state === "serving" || outOfService.includes(container);
+    return status.containers.every(serves) && status.eventsDurable === status.eventsTiered;
   }
 }

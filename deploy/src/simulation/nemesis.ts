@@ -126,6 +126,8 @@ const PLANS: readonly Plan[] = [
   { kind: "gateway cloned", count: [1, 1], share: 0.15, act: clone },
   { kind: "gateway restored from a backup", count: [1, 1], share: 0.15, act: restore },
   { kind: "gateway disk damaged", count: [1, 2], share: 0.1, act: damage },
+  { kind: "WAL damaged at rest", count: [1, 1], share: 0.07, act: damageWal },
+  { kind: "lake object damaged at rest", count: [1, 1], share: 0.07, act: damageObject },
 ];
 
 /** The world's great faults, all decided before it begins. */
@@ -207,9 +209,48 @@ function damage(world: World, site: string): void {
   world.ledger.losses.push({ writer: disk.name, fromSeq: seq, throughSeq: seq, atMs: world.nowMs, reason: "damaged" });
   world.logs.damaged(disk.name, seq, false);
   if (hole) disk.unreadable.add(seq);
-  else {
-    const data = Uint8Array.from(disk.records.get(seq) as Uint8Array);
-    flipBit(data, world.dice.float(`${site} bit`));
-    disk.damage(seq, data);
-  }
+  else disk.damage(seq, flipped(world, site, disk.records.get(seq)));
+}
+
+/** A stored record of a container's log gets other bytes, cannot be read any more, or is gone. Mostly its owner has to read it soon. */
+function damageWal(world: World, site: string): void {
+  const container = world.dice.integer(`${site} which`, 0, world.wals.length - 1);
+  const wal = world.wals[container];
+  const seqs = [...(wal?.records.keys() ?? [])];
+  // Mostly a late one: the early ones are not needed any more.
+  const seq = seqs[Math.floor(world.dice.float(`${site} seq`) ** 0.5 * seqs.length)];
+  if (!wal || seq === undefined) return;
+  const how = world.dice.pick(`${site} how`, ["changes a bit", "changes a bit", "cannot be read any more", "is gone"]);
+  world.trace(wal.name, `record ${seq} of ${wal.first} to ${wal.last} ${how}`);
+  world.damaged.add(container);
+  if (how === "is gone") wal.remove(seq);
+  else if (how === "changes a bit") wal.damage(seq, flipped(world, site, wal.records.get(seq)));
+  else wal.unreadable.add(seq);
+  if (world.dice.float(`${site} soon`) < 0.8) world.core.crash("to read what is damaged", 100);
+}
+
+/** An object that was stored well, and perhaps verified, gets other bytes, loses its end, or is gone. */
+function damageObject(world: World, site: string): void {
+  const { objects } = world.shelf;
+  const names = [...objects.keys()].filter((name) => containerOfObject(name) !== undefined);
+  const name = names[Math.floor(world.dice.float(`${site} which`) * names.length)];
+  const container = name && containerOfObject(name);
+  if (name === undefined || !container) return;
+  const how = world.dice.pick(`${site} how`, ["changes a bit", "changes a bit", "loses its end", "is gone"]);
+  world.trace("lake", `${name} ${how}`);
+  world.damaged.add(Number(container));
+  const data = objects.get(name) as Uint8Array;
+  if (how === "is gone") objects.delete(name);
+  else if (how === "changes a bit") objects.set(name, flipped(world, site, data));
+  else objects.set(name, data.slice(0, Math.floor(world.dice.float(`${site} end`) * data.length)));
+}
+
+function containerOfObject(name: string): string | undefined {
+  return /^g\d+\/c(\d+)\//.exec(name)?.[1];
+}
+
+function flipped(world: World, site: string, data: Uint8Array | undefined): Uint8Array {
+  const bytes = Uint8Array.from(data ?? []);
+  flipBit(bytes, world.dice.float(`${site} bit`));
+  return bytes;
 }

@@ -1,7 +1,7 @@
-import { checkReads, excuseOf } from "./checker.ts";
+import { checkReads } from "./checker.ts";
 import { readEverything } from "./clients/reader.ts";
 import type { FaultRecord } from "./faults.ts";
-import type { Violation } from "./ledger.ts";
+import type { Ledger, Violation } from "./ledger.ts";
 import { planFaults } from "./nemesis.ts";
 import { World, type WorldOptions } from "./world.ts";
 
@@ -18,10 +18,14 @@ export interface SeedResult {
   readonly clients: readonly string[];
   readonly frames: number;
   readonly voidFrames: number;
+  /** What became of the events that violations name. */
+  readonly histories: readonly string[];
 }
 
 const REST_MS_MAX = 180_000;
 const POLL_MS = 500;
+/** What is not damaged comes to rest meanwhile. */
+const HOPE_MS = 20_000;
 
 /** A story from its seed to its judgement. */
 export async function runSeed(options: WorldOptions): Promise<SeedResult> {
@@ -48,7 +52,23 @@ export async function runSeed(options: WorldOptions): Promise<SeedResult> {
     clients: world.clients,
     frames: world.lake.frames,
     voidFrames: world.lake.voidFrames,
+    histories: historiesOf(world.ledger),
   };
+}
+
+const HISTORIES_MAX = 3;
+
+function historiesOf({ violations, submissions }: Ledger): string[] {
+  const named = new Set(violations.flatMap(({ detail }) => [...detail.matchAll(/event (\d+)/g)].map((match) => Number(match[1]))));
+  return [...named].slice(0, HISTORIES_MAX).flatMap((id) => {
+    const submission = submissions[id];
+    if (!submission) return [];
+    const { client, writer, stream, key, promise, firstMs, lastMs, attempts, ackMs, ackSeq, fromSeq } = submission;
+    const seconds = (ms: number) => `${(ms / 1000).toFixed(4)} s`;
+    const sent = attempts > 1 ? `sent ${attempts} times, ${seconds(firstMs)} to ${seconds(lastMs)}` : `sent at ${seconds(firstMs)}`;
+    const answered = ackMs === undefined ? "never acknowledged" : `acknowledged at ${seconds(ackMs)}, ${writer} then at record ${ackSeq}`;
+    return [`event ${id} of ${client} (${promise}) to ${stream}, key ${key}: ${sent}, ${writer} then at record ${fromSeq}; ${answered}`];
+  });
 }
 
 async function live(world: World): Promise<void> {
@@ -62,10 +82,15 @@ async function live(world: World): Promise<void> {
   world.trace("world", "heals");
   world.heal();
   const deadlineMs = scheduler.nowMs + REST_MS_MAX;
+  if (world.damaged.size > 0) {
+    await scheduler.runUntil(scheduler.nowMs + HOPE_MS);
+    world.hopeless = world.outOfService.length > 0;
+  }
   while (!world.atRest && scheduler.nowMs < deadlineMs) await scheduler.runUntil(scheduler.nowMs + POLL_MS);
   if (!world.atRest) {
     world.ledger.violate(0, "no rest", `${REST_MS_MAX / 1000} s after everything was mended: ${world.unrest().join("; ")}`);
   }
+  if (world.hopeless) world.isolateGateways();
   await judge(world, "final reader");
   // Once more from WAL and lake alone: nothing may hang on what the last process remembered.
   world.trace("world", "starts the core once more");
@@ -78,14 +103,18 @@ async function judge(world: World, name: string): Promise<void> {
   const reader = world.spawn(name);
   let ended = false;
   const reading = readEverything(world, reader, () => ({ process: world.core.process, service: world.core.core?.streams })).then(
-    (reads) =>
+    ({ reads, unreadable }) => {
+      world.unreadable = unreadable;
       checkReads(reads, {
         ledger: world.ledger,
         countOf: (streamId) => world.lake.countOf(streamId),
         logs: world.logs,
-        excuse: (submission) => excuseOf(world.ledger.losses, submission),
+        excuse: (submission) => world.excuseOf(submission),
         branched: world.branched,
-      }),
+        mayMove: world.fates.mayMove,
+      });
+      world.fates.judgeEnd(reads.map(({ info }) => info));
+    },
     (error: unknown) => world.ledger.violate(1, "unreadable", `the core's streams cannot be read: ${error}`),
   );
   void reading.finally(() => {

@@ -8,6 +8,24 @@ export interface StreamShape {
   readonly scope: string;
   readonly stream: string;
   readonly segments: number;
+  /** undefined: bytes. */
+  readonly contentType?: string;
+}
+
+/** What clients do beside appending and reading. A seed has some of these, none has all. */
+export interface Habits {
+  /** Gateways create one name with different content types and segments. */
+  readonly conflicts: boolean;
+  /** The core is away until then: gateways create their streams alone. */
+  readonly coreLateMs: number;
+  readonly deletesAtCore: boolean;
+  readonly deletesAtGateways: boolean;
+  /** Streams are created, written in turn, closed and tried again, at gateways and at the core. */
+  readonly closes: boolean;
+  /** A stream that gateways write is closed at the core. */
+  readonly closesShared: boolean;
+  /** Producers are followed by ones of a higher epoch, and do not notice. */
+  readonly fences: boolean;
 }
 
 export interface GatewayShape {
@@ -24,6 +42,7 @@ export interface GatewayShape {
 /** Everything about a world that its seed decides before it begins. */
 export interface Shape {
   readonly activeMs: number;
+  readonly habits: Habits;
   readonly gateways: readonly GatewayShape[];
   readonly containers: number;
   readonly coreProducers: number;
@@ -56,12 +75,16 @@ export function shapeOf(dice: Dice): Shape {
     { scope: "plant", stream: "shared", segments: dice.pick("segments of shared", [1, 2, 4]) },
     { scope: "plant", stream: "second", segments: dice.pick("segments of second", [1, 1, 3]) },
   ];
+  const habits = habitsOf(dice);
   const whenFull = dice.pick("quota policy", ["none", "none", "none", "none", "reject", "drop-oldest"] as const);
   const gateways = Array.from({ length: gatewayCount }, (_, i): GatewayShape => {
     const name = `gw${i}`;
     return {
       name,
-      streams: [...shared, { scope: "plant", stream: `own-${name}`, segments: dice.pick(`segments of ${name}`, [1, 2]) }],
+      streams: [
+        ...(habits.conflicts ? shared.map((stream) => inItsOwnWay(dice, name, stream)) : shared),
+        { scope: "plant", stream: `own-${name}`, segments: dice.pick(`segments of ${name}`, [1, 2]) },
+      ],
       freeAt: dice.pick(`freeAt of ${name}`, ["tiered", "tiered", "tiered", "committed"] as const),
       quota:
         whenFull === "none"
@@ -75,6 +98,7 @@ export function shapeOf(dice: Dice): Shape {
   });
   return {
     activeMs: dice.integer("active", 16_000, 32_000),
+    habits,
     gateways,
     containers: dice.pick("containers", [1, 2, 3]),
     coreProducers: 1,
@@ -156,4 +180,23 @@ export function shapeOf(dice: Dice): Shape {
       getFlips: 0.004,
     },
   };
+}
+
+function habitsOf(dice: Dice): Habits {
+  const has = (habit: string, share: number) => dice.float(`habit ${habit}`) < share;
+  return {
+    conflicts: has("conflicts", 0.2),
+    coreLateMs: has("core late", 0.15) ? dice.between("core late ms", 500, 8_000) : 0,
+    deletesAtCore: has("deletes at core", 0.2),
+    deletesAtGateways: has("deletes at gateways", 0.2),
+    closes: has("closes", 0.25),
+    closesShared: has("closes shared", 0.08),
+    fences: has("fences", 0.25),
+  };
+}
+
+function inItsOwnWay(dice: Dice, gateway: string, stream: StreamShape): StreamShape {
+  const site = `${gateway} ${stream.stream}`;
+  const contentType = dice.pick(`content type of ${site}`, [undefined, undefined, "text/plain"]);
+  return { ...stream, segments: dice.pick(`own segments of ${site}`, [1, 2, 3]), ...(contentType ? { contentType } : {}) };
 }

@@ -10,6 +10,7 @@ import type { MetaState } from "./ports/sim-meta-store.ts";
 import type { ObjectShelf } from "./ports/sim-object-store.ts";
 import type { SimProcess } from "./process.ts";
 import type { Shape } from "./shape.ts";
+import type { StreamFates } from "./stream-fates.ts";
 
 /** Something that can be called over the network. */
 export interface Target<S> {
@@ -23,16 +24,21 @@ export interface SimWorld extends SimEnvironment {
   readonly shape: Shape;
   readonly ledger: Ledger;
   readonly lake: LakeWatch;
+  readonly fates: StreamFates;
   /** What the gateways' logs were given. */
   readonly logs: EdgeLogs;
   readonly network: BusNetwork;
   readonly meta: MetaState;
   readonly shelf: ObjectShelf;
   readonly wals: readonly LogStore[];
+  /** Containers of which something stored is damaged for good. */
+  readonly damaged: ReadonlySet<number>;
   /** Clients go on beginning new things. */
   readonly working: boolean;
   /** Clients that have not done yet what they promised themselves. */
   readonly clientsBusy: Set<string>;
+  /** Something is damaged for good, and time enough was given to what is not: who still waits may give up. */
+  readonly hopeless: boolean;
   /** A core node lives whose place another one took. */
   readonly hasZombie: boolean;
   spawn(name: string): SimProcess;

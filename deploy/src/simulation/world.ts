@@ -2,11 +2,14 @@ import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { LogFields, Logger } from "@tributary/common/logger";
 import type { Phase, PhaseListener } from "@tributary/common/phases";
 import { EdgeLogs } from "../check/edge-logs.ts";
-import { excuseOf } from "./checker.ts";
+import { type Excuse, excuseOf } from "./checker.ts";
 import type { Service, Workplace } from "./clients/client.ts";
+import { startCloser, startEnder } from "./clients/closer.ts";
+import { startDeleter } from "./clients/deleter.ts";
 import { startHttpProducer, startPlainCaller } from "./clients/http-producer.ts";
 import { startMqttClient } from "./clients/mqtt-client.ts";
 import { startGatewayReader, startTailReader } from "./clients/reader.ts";
+import { startSuccessor } from "./clients/successor.ts";
 import { CoreNode } from "./core-node.ts";
 import { Dice, hashText } from "./dice.ts";
 import { Faults } from "./faults.ts";
@@ -21,6 +24,7 @@ import { SimProcess } from "./process.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type Shape, shapeOf } from "./shape.ts";
 import type { SimWorld, Target } from "./sim-world.ts";
+import { StreamFates } from "./stream-fates.ts";
 
 export interface WorldOptions {
   readonly seed: number;
@@ -43,6 +47,7 @@ export class World implements SimWorld {
   readonly shape: Shape;
   readonly options: WorldOptions;
   readonly ledger: Ledger;
+  readonly fates: StreamFates;
   readonly lake: LakeWatch;
   readonly logs: EdgeLogs;
   readonly network: BusNetwork;
@@ -53,6 +58,11 @@ export class World implements SimWorld {
   readonly cores: CoreNode[] = [];
   /** Clients go on beginning new things. */
   working = true;
+  /** Containers of which something stored is damaged for good. */
+  readonly damaged: Set<number> = new Set();
+  hopeless = false;
+  /** Streams that could not be read at the last try. */
+  unreadable: ReadonlySet<string> = new Set();
   readonly clientsBusy: Set<string> = new Set();
   readonly clients: string[] = [];
   traceHash = 0;
@@ -65,9 +75,12 @@ export class World implements SimWorld {
     this.shape = shapeOf(this.dice);
     this.faults = new Faults(this.dice, () => this.nowMs, this.shape.faultRate, options.allowedFaults);
     this.ledger = new Ledger(() => this.nowMs);
+    this.fates = new StreamFates(this.ledger, () => this.nowMs);
     this.lake = new LakeWatch(this.ledger);
     this.logs = new EdgeLogs(this.ledger.violate, (data) => this.ledger.identify(data));
     this.network = new BusNetwork(this, this.shape.bus);
+    this.lake.onOperation = (operation) => this.fates.apply(operation);
+    this.lake.onEvent = (id, streamId) => this.fates.hold(id, streamId);
     this.shelf.onStored = (name, data) => this.lake.stored(name, data);
     for (let id = 0; id < this.shape.containers; id++) {
       this.wals.push(
@@ -140,17 +153,23 @@ export class World implements SimWorld {
 
   /** Everything that acts begins. */
   begin(): void {
-    for (const core of this.cores) core.start();
+    const { habits } = this.shape;
+    for (const core of this.cores) this.scheduler.schedule(habits.coreLateMs, undefined, () => core.start());
     for (const node of [...this.gateways]) {
       node.start();
       this.populate(node);
     }
     const core: Service = () => ({ process: this.core.process, service: this.core.core?.streams });
     const shared = this.shape.gateways[0]?.streams.slice(0, 2) ?? [];
+    const at: Workplace = { writer: () => "core", lastSeq: () => 0, streams: shared };
     for (let i = 0; i < this.shape.coreProducers; i++) {
-      this.#meet(`core-p${i}`, (name) => startHttpProducer(this, name, core, { writer: () => "core", lastSeq: () => 0, streams: shared }));
+      this.#meet(`core-p${i}`, (name) => startHttpProducer(this, name, core, at));
     }
-    this.#meet("core-h0", (name) => startPlainCaller(this, name, core, { writer: () => "core", lastSeq: () => 0, streams: shared }));
+    this.#meet("core-h0", (name) => startPlainCaller(this, name, core, at));
+    if (habits.closes) this.#meet("core-ends", (name) => startCloser(this, name, core, at));
+    if (habits.fences) this.#meet("core-epochs", (name) => startSuccessor(this, name, core, at));
+    if (habits.closesShared) this.#meet("core-end", (name) => startEnder(this, name, core, at));
+    if (habits.deletesAtCore) this.#meet("core-deletes", (name) => startDeleter(this, name, core, at));
     const streams = new Map(this.shape.gateways.flatMap((node) => node.streams).map((stream) => [stream.stream, stream]));
     for (const stream of streams.values()) {
       for (let i = 0; i < this.shape.readersPerStream; i++) {
@@ -171,6 +190,10 @@ export class World implements SimWorld {
     each(shape.plainCallers, "h", (name) => startPlainCaller(this, name, service, at));
     each(shape.qos1Clients, "q1-", (name) => startMqttClient(this, name, node, at, 1));
     each(shape.qos2Clients, "q2-", (name) => startMqttClient(this, name, node, at, 2));
+    const { habits } = this.shape;
+    each(habits.closes ? 1 : 0, "ends", (name) => startCloser(this, name, service, at));
+    each(habits.fences ? 1 : 0, "epochs", (name) => startSuccessor(this, name, service, at));
+    each(habits.deletesAtGateways ? 1 : 0, "deletes", (name) => startDeleter(this, name, service, at));
     for (const stream of shape.streams.slice(0, 2)) {
       this.#meet(`${node.name}-r-${stream.stream}`, (name) => startGatewayReader(this, name, service, stream, () => node.lineage));
     }
@@ -203,6 +226,15 @@ export class World implements SimWorld {
     this.core.start();
   }
 
+  /** So that nothing moves any more: gateways that cannot bring one container its events go on trying with all. */
+  isolateGateways(): void {
+    for (const { bus } of this.gateways) {
+      if (!bus) continue;
+      bus.cut = "both";
+      bus.setConnected(false);
+    }
+  }
+
   get hasZombie(): boolean {
     return this.cores.slice(0, -1).some((core) => core.process?.alive);
   }
@@ -216,7 +248,28 @@ export class World implements SimWorld {
   }
 
   isExcused(submission: Submission): boolean {
-    return excuseOf(this.ledger.losses, submission).missing;
+    return this.excuseOf(submission).missing;
+  }
+
+  excuseOf(submission: Submission): Excuse {
+    const losses = excuseOf(this.ledger.losses, submission);
+    const fates = this.fates.excuse(submission);
+    const missing = losses.missing || fates.missing || this.#keptByDamage(submission);
+    return { missing, doubled: losses.doubled || fates.doubled };
+  }
+
+  /** It is in a stream that cannot be read now, or on a gateway that cannot send all. */
+  #keptByDamage({ id, writer }: Submission): boolean {
+    if (this.damaged.size === 0) return false;
+    const holders = this.fates.holdersOf(id);
+    if (holders.length === 0) return writer !== "core" && this.outOfService.length > 0;
+    return holders.every((streamId) => this.unreadable.has(streamId) || this.fates.isDeleted(streamId));
+  }
+
+  /** Containers that damage keeps from being served. */
+  get outOfService(): number[] {
+    const serving = this.core.core?.status().containers ?? [];
+    return [...this.damaged].filter((id) => serving[id]?.state !== "serving");
   }
 
   get atRest(): boolean {
@@ -230,6 +283,8 @@ export class World implements SimWorld {
     for (const node of this.gateways) {
       const status = node.gateway?.status();
       if (!status) found.push(`${node.name} does not serve`);
+      // What it has for a container that is not served keeps it from sending all.
+      else if (this.outOfService.length > 0) continue;
       else if (status.trouble !== "") found.push(`${node.name}: ${status.trouble}`);
       else if (status.overQuota) found.push(`${node.name} refuses at its quota, ${status.usage.eventsHeld} events held`);
       else if (status.uplink?.state !== "sending" || status.uplink.unitsOutstanding > 0 || status.usage.eventsHeld > 0) {
@@ -238,7 +293,7 @@ export class World implements SimWorld {
         );
       }
     }
-    if (!this.core.settled)
+    if (!this.core.settledBut(this.outOfService))
       found.push(`the core: ${JSON.stringify(this.core.core?.status().containers.map(({ state, lastError }) => `${state} ${lastError}`))}`);
     return found;
   }

@@ -1,5 +1,5 @@
 import { sleep } from "@tributary/common/clock";
-import type { EventPack, StreamService } from "@tributary/common/stream-service";
+import type { CreateOptions, EventPack, StreamService } from "@tributary/common/stream-service";
 import type { Submission } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
 import type { StreamShape } from "../shape.ts";
@@ -69,6 +69,11 @@ export function packOf(submissions: readonly Submission[], payloads: readonly Ui
   return { count: payloads.length, payload, ends, keys: submissions.map(({ key }) => key), timesMs: undefined };
 }
 
-export function nameOf(stream: StreamShape): string {
+/** What a stream is to be created with. */
+export function optionsOf({ segments, contentType }: StreamShape): CreateOptions {
+  return contentType === undefined ? { segments } : { segments, contentType };
+}
+
+export function nameOf(stream: Pick<StreamShape, "scope" | "stream">): string {
   return `${stream.scope}/${stream.stream}`;
 }

@@ -1,6 +1,6 @@
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { SimWorld } from "../sim-world.ts";
-import { compose, nextOperation, pause, type Service, startClient, type Workplace } from "./client.ts";
+import { compose, nameOf, nextOperation, optionsOf, pause, type Service, startClient, type Workplace } from "./client.ts";
 
 const TIMEOUT_MS = 3_000;
 const FORGOTTEN = ["PRODUCER_SEQUENCE_GAP", "PRODUCER_EPOCH_STALE", "PRODUCER_HEADERS_INVALID"] as const;
@@ -22,7 +22,7 @@ export function startHttpProducer(world: SimWorld, name: string, service: Servic
         const request = { events: pack, contentType: undefined, producer: { id: name, epoch, seq } };
         try {
           if (!started.get(stream.stream)) {
-            await world.request(client, service, TIMEOUT_MS, (streams) => streams.create(stream, { segments: stream.segments }));
+            await world.request(client, service, TIMEOUT_MS, (streams) => streams.create(stream, optionsOf(stream)));
             started.set(stream.stream, true);
           }
           const result = await world.request(client, service, TIMEOUT_MS, async (streams) => {
@@ -39,7 +39,7 @@ export function startHttpProducer(world: SimWorld, name: string, service: Servic
           if (hasCode(error, "STREAM_EXISTS")) started.set(stream.stream, true);
           else if (hasCode(error, "STREAM_UNKNOWN")) started.delete(stream.stream);
           else if (hasCode(error, ...FORGOTTEN)) {
-            if (!world.hadLoss(at.writer())) {
+            if (!world.hadLoss(at.writer()) && !world.fates.wasAsked(at.writer(), nameOf(stream))) {
               world.ledger.violate(
                 1,
                 "forgot a producer",
@@ -49,11 +49,13 @@ export function startHttpProducer(world: SimWorld, name: string, service: Servic
             epoch++;
             seqs.clear();
             seq = 0;
+          } else if (hasCode(error, "STREAM_CLOSED") && world.fates.mayBeClosed(at.writer(), nameOf(stream))) {
+            break;
           } else if (!(error instanceof TributaryError) || !error.retryable) {
             world.ledger.violate(0, "unexpected answer", `${name}: ${error}`);
             break;
           }
-          if (attempt >= givesUpAfter) {
+          if (attempt >= givesUpAfter || world.hopeless) {
             // It starts anew and does not know what became of them.
             epoch++;
             seqs.clear();
@@ -81,9 +83,7 @@ export function startPlainCaller(world: SimWorld, name: string, service: Service
         const nothingDone = error instanceof TributaryError && (!error.sideEffects || error.code === "SERVER_UNREACHABLE");
         if (nothingDone) for (const submission of submissions) submission.refused = true;
         if (hasCode(error, "STREAM_UNKNOWN")) {
-          await world
-            .request(client, service, TIMEOUT_MS, (streams) => streams.create(stream, { segments: stream.segments }))
-            .catch(() => {});
+          await world.request(client, service, TIMEOUT_MS, (streams) => streams.create(stream, optionsOf(stream))).catch(() => {});
         }
       }
     }

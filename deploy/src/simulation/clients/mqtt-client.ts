@@ -33,7 +33,7 @@ export function startMqttClient(world: SimWorld, name: string, node: GatewayNode
         nextPacketId = (nextPacketId % PACKET_IDS) + 1;
         return { stream, submission, data: pack.payload.slice(i === 0 ? 0 : pack.ends[i - 1], pack.ends[i]), packetId, stage: "publish" };
       });
-      for (let connection: object | undefined; publishes.some(({ stage }) => stage !== "done"); ) {
+      for (let connection: object | undefined; publishes.some(({ stage }) => stage !== "done") && !world.hopeless; ) {
         connection ??= await connect(world, client, node, name);
         if (connection) {
           const session = new Session(world, client, node, name, connection, qos, at);
@@ -112,7 +112,11 @@ class Session {
     }
     const handle =
       ingest.stream(stream) ??
-      ingest.createStream(stream, { contentType: "application/octet-stream", segments: stream.segments, closed: false });
+      ingest.createStream(stream, {
+        contentType: stream.contentType ?? "application/octet-stream",
+        segments: stream.segments,
+        closed: false,
+      });
     const change: StateChange | undefined = this.#qos === 2 ? { type: "packet-id", clientId: this.#name, packetId, digest } : undefined;
     return this.#answered((target) => ingest.append(handle, submission.key, 0, data, 0, data.length, target, 0, change)).then(acknowledged);
   }

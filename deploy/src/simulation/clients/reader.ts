@@ -1,5 +1,8 @@
+import { sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError } from "@tributary/common/errors";
+import type { StreamName } from "@tributary/common/names";
 import type { ReadEvent, StreamInfo, StreamService } from "@tributary/common/stream-service";
+import { decodeStreamRecord, nameOfKey, STREAMS_PREFIX } from "@tributary/core/service/stream-record";
 import { digestOf } from "../../check/plain.ts";
 import type { Seen } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
@@ -8,6 +11,10 @@ import type { SimWorld } from "../sim-world.ts";
 import { nameOf, pause, type Service } from "./client.ts";
 
 const TIMEOUT_MS = 4_000;
+const WAIT_MS = 2_000;
+/** How often a wait is looked after, and how long it may go on once there is something. */
+const WATCH_MS = 300;
+const WAKE_MS_MAX = 50;
 const PAGE = { eventsMax: 60, bytesMax: 8_000 };
 
 export function seenOf(world: SimWorld, stream: string, streamId: string, event: ReadEvent): Seen {
@@ -23,33 +30,46 @@ function notice(world: SimWorld, reader: string, seen: Seen): void {
   world.lake.judge(seen, reader);
 }
 
-/** Follows a stream of the core from its beginning on, through everything that happens to the core. */
+/** Follows a stream of the core from its beginning on, through everything that happens to the core; of a name that comes again, the next one. */
 export function startTailReader(world: SimWorld, name: string, service: Service, stream: StreamShape): void {
   if (!world.allows(name)) return;
   const reader = world.spawn(name);
+  const { fates, ledger } = world;
   const follow = async () => {
     let offset = "-1";
     let streamId = "";
     const next = new Map<string, number>();
     for (;;) {
       try {
+        const beganMs = world.nowMs;
         const page = await world.request(reader, service, TIMEOUT_MS, async (streams) => {
-          streamId ||= (await streams.describe(stream)).id;
-          return streams.read(stream, { offset, ...PAGE });
+          const read = await streams.read(stream, { offset, ...PAGE });
+          if (!isOf(streamId, read.nextOffset)) streamId = (await streams.describe(stream)).id;
+          return read;
         });
+        fates.learn(nameOf(stream), streamId);
+        // Deleted and created again between the two.
+        if (!isOf(streamId, page.nextOffset)) continue;
+        fates.judgeRead(streamId, beganMs, name);
         for (const event of page.events) {
           const seen = seenOf(world, nameOf(stream), streamId, event);
           notice(world, name, seen);
           const expected = next.get(seen.segment) ?? 0;
           if (seen.ordinal !== expected)
-            world.ledger.violate(1, "tail lost its place", `${name}: ordinal ${seen.ordinal} of ${seen.segment} after ${expected - 1}`);
+            ledger.violate(1, "tail lost its place", `${name}: ordinal ${seen.ordinal} of ${seen.segment} after ${expected - 1}`);
           next.set(seen.segment, seen.ordinal + 1);
         }
         offset = page.nextOffset;
-        if (page.upToDate) await waitForData(world, reader, service, stream, offset);
+        // Nothing will come behind the end; but the name may get another stream.
+        if (page.closed) await pause(world, reader, 2_000);
+        else if (page.upToDate) await waitForData(world, reader, service, stream, offset);
       } catch (error) {
-        if (hasCode(error, "OFFSET_UNKNOWN", "OFFSET_GONE", "OFFSET_FOREIGN", "OFFSET_INVALID") && !world.hasZombie) {
-          world.ledger.violate(1, "tail lost its place", `${name} at ${offset}: ${error.message}`);
+        const mayBeGone = fates.wasAsked("core", nameOf(stream));
+        if (mayBeGone && hasCode(error, "OFFSET_FOREIGN", "STREAM_UNKNOWN", "STREAM_GONE")) {
+          offset = "-1";
+          next.clear();
+        } else if (hasCode(error, "OFFSET_UNKNOWN", "OFFSET_GONE", "OFFSET_FOREIGN", "OFFSET_INVALID") && !world.hasZombie) {
+          ledger.violate(1, "tail lost its place", `${name} at ${offset}: ${error.message}`);
         }
         await pause(world, reader, 500);
       }
@@ -58,10 +78,41 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
   follow().catch((error: unknown) => world.defect(name, error));
 }
 
+/** Offsets name their stream with the first digits of its id. */
+function isOf(streamId: string, offset: string): boolean {
+  return streamId !== "" && offset.split("_")[2]?.startsWith(streamId.slice(0, 8)) === true;
+}
+
+/** Waits for something new, and watches that the server does not let it wait while there is something. */
 async function waitForData(world: SimWorld, reader: SimProcess, service: Service, stream: StreamShape, offset: string): Promise<void> {
-  await world.request(reader, service, TIMEOUT_MS, (streams) =>
-    streams.waitForData(stream, offset, { timeoutMs: 2_000, signal: new AbortController().signal }),
-  );
+  await world.request(reader, service, TIMEOUT_MS, async (streams) => {
+    const clock = service().process?.clock;
+    let waiting = true;
+    const watch = async () => {
+      for (let seen = 0; waiting && clock; ) {
+        seen = (await hasMore(streams, stream, offset)) ? seen + 1 : 0;
+        if (!waiting) return;
+        if (seen > 1) return world.ledger.violate(1, "tail not woken", `${reader.name} waits at ${offset} of ${nameOf(stream)}`);
+        await sleep(clock, seen > 0 ? WAKE_MS_MAX : WATCH_MS);
+      }
+    };
+    void watch();
+    try {
+      await streams.waitForData(stream, offset, { timeoutMs: WAIT_MS, signal: new AbortController().signal });
+    } finally {
+      waiting = false;
+    }
+  });
+}
+
+/** Something lies behind the offset, or the stream has ended there. */
+async function hasMore(streams: StreamService, stream: StreamShape, offset: string): Promise<boolean> {
+  try {
+    const { id, nextOffset, closed } = await streams.describe(stream);
+    return isOf(id, offset) && (nextOffset > offset || closed);
+  } catch {
+    return false;
+  }
 }
 
 /** Reads a gateway's own copy now and then, from its beginning to its end. */
@@ -78,7 +129,8 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
         const since = lineage();
         const page = await world.request(reader, service, TIMEOUT_MS, (streams) => streams.read(stream, { offset, ...PAGE }));
         if (since !== lineage()) continue;
-        const here = `${name} ${since}`;
+        const which = page.nextOffset.split("_")[2];
+        const here = `${name} ${since} ${which}`;
         // An offset from before the gateway was set back, and taken: then what was read before it stands as it stood.
         if (last && last.streamId !== here) world.ledger.noticed({ ...last, streamId: here }, name);
         for (const event of page.events) {
@@ -90,10 +142,12 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
           last = seenOf(world, nameOf(stream), here, event);
           world.ledger.noticed(last, name);
           // Whoever of the branches of a writer tells of an incarnation's ordinal tells the same.
-          world.ledger.noticed({ ...last, streamId: `${last.stream} by ${last.writer} ${last.incarnation}` }, name);
+          world.ledger.noticed({ ...last, streamId: `${last.stream} by ${which} ${last.incarnation}` }, name);
         }
         offset = page.nextOffset;
-        if (page.upToDate) await waitForData(world, reader, service, stream, offset);
+        // Nothing will come behind the end; but the name may get another stream.
+        if (page.closed) await pause(world, reader, 2_000);
+        else if (page.upToDate) await waitForData(world, reader, service, stream, offset);
         if (world.dice.float(`restart of ${name}`) < 0.01) offset = "-1";
       } catch (error) {
         if (hasCode(error, "OFFSET_GONE", "OFFSET_UNKNOWN", "OFFSET_FOREIGN")) offset = "-1";
@@ -104,38 +158,71 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
   follow().catch((error: unknown) => world.defect(name, error));
 }
 
+export interface ReadThrough {
+  readonly reads: readonly { readonly info: StreamInfo; readonly records: readonly Seen[] }[];
+  /** Ids of streams that cannot be read because of damage, and the server says so. */
+  readonly unreadable: ReadonlySet<string>;
+}
+
 /** All streams of the core, each from its first event to its last. */
-export async function readEverything(
+export async function readEverything(world: SimWorld, reader: SimProcess, service: Service): Promise<ReadThrough> {
+  const reads: { info: StreamInfo; records: Seen[] }[] = [];
+  const unreadable = new Set<string>();
+  for (const { name, id, container } of await listAll(world, reader, service)) {
+    const damaged = world.damaged.has(container);
+    const ask = <T>(work: (streams: StreamService) => Promise<T>) => persist(world, reader, service, work, damaged ? 4 : TRIES_MAX);
+    const records: Seen[] = [];
+    try {
+      for (let offset = "-1", upToDate = false; !upToDate; ) {
+        const page = await ask((core) => core.read(name, { offset, eventsMax: 500, bytesMax: 100_000 }));
+        for (const event of page.events) {
+          const seen = seenOf(world, nameOf(name), id, event);
+          notice(world, reader.name, seen);
+          records.push(seen);
+        }
+        ({ nextOffset: offset, upToDate } = page);
+      }
+      reads.push({ info: await ask((core) => core.describe(name)), records });
+    } catch (error) {
+      if (!damaged || !hasCode(error, ...DAMAGE)) throw error;
+      unreadable.add(id);
+    }
+  }
+  return { reads, unreadable };
+}
+
+/** What a server may say of what is damaged. */
+const DAMAGE = ["CONTAINER_NOT_OWNED", "STORE_CORRUPT", "FRAME_CORRUPT", "BLOCK_CORRUPT"] as const;
+const TRIES_MAX = 20;
+
+/** What is damaged is missing from no list; but a server that does not serve a container cannot list its streams. */
+async function listAll(
   world: SimWorld,
   reader: SimProcess,
   service: Service,
-): Promise<{ info: StreamInfo; records: Seen[] }[]> {
-  const streams = await persist(world, reader, service, (core) => core.list({ limit: 1_000 }));
-  const result: { info: StreamInfo; records: Seen[] }[] = [];
-  for (const info of streams) {
-    const records: Seen[] = [];
-    for (let offset = "-1", upToDate = false; !upToDate; ) {
-      const page = await persist(world, reader, service, (core) => core.read(info.name, { offset, eventsMax: 500, bytesMax: 100_000 }));
-      for (const event of page.events) {
-        const seen = seenOf(world, nameOf({ ...info.name, segments: 0 }), info.id, event);
-        notice(world, reader.name, seen);
-        records.push(seen);
-      }
-      ({ nextOffset: offset, upToDate } = page);
-    }
-    result.push({ info: await persist(world, reader, service, (core) => core.describe(info.name)), records });
+): Promise<{ name: StreamName; id: string; container: number }[]> {
+  if (world.damaged.size === 0) {
+    const infos = await persist(world, reader, service, (core) => core.list({ limit: 1_000 }), TRIES_MAX);
+    return infos.map(({ name, id }) => ({ name, id, container: -1 }));
   }
-  return result;
+  return world.meta.listAt(STREAMS_PREFIX, world.nowMs).flatMap(({ key, value }) => {
+    const { id, state, containers } = decodeStreamRecord(key, value);
+    return state === "open" ? [{ name: nameOfKey(key), id, container: containers[0] ?? -1 }] : [];
+  });
 }
 
-const TRIES_MAX = 20;
-
-async function persist<T>(world: SimWorld, reader: SimProcess, service: Service, work: (streams: StreamService) => Promise<T>): Promise<T> {
+async function persist<T>(
+  world: SimWorld,
+  reader: SimProcess,
+  service: Service,
+  work: (streams: StreamService) => Promise<T>,
+  triesMax: number,
+): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
       return await world.request(reader, service, TIMEOUT_MS, work);
     } catch (error) {
-      if (tries >= TRIES_MAX || !(error instanceof TributaryError)) throw error;
+      if (tries >= triesMax || !(error instanceof TributaryError)) throw error;
       await pause(world, reader, 1_000);
     }
   }

@@ -1,0 +1,163 @@
+import type { StreamInfo } from "@tributary/common/stream-service";
+import type { Operation } from "@tributary/core/container/operations";
+import type { Ledger, Submission } from "./ledger.ts";
+
+/** How long a request that was sent to a node may still be carried out there: longer than any pause. */
+const UNDER_WAY_MS_MAX = 20_000;
+
+/** One attempt to delete a stream. */
+export interface Deletion {
+  /** The gateway's disk, or "core". */
+  readonly writer: string;
+  readonly stream: string;
+  readonly sentMs: number;
+  /** When the server said that it is done. */
+  doneMs: number | undefined;
+}
+
+/**
+ * What becomes of streams: which the counting frames delete and close, which of them hold an event, and what clients asked for.
+ */
+export class StreamFates {
+  readonly deletions: Deletion[] = [];
+  readonly #ledger: Ledger;
+  readonly #nowMs: () => number;
+  /** Streams that a counting frame deleted, or closed, and when it landed. */
+  readonly #deleted = new Map<string, number>();
+  readonly #closed = new Set<string>();
+  readonly #holders = new Map<number, string[]>();
+  readonly #names = new Map<string, string>();
+  /** Streams whose deletion somebody was told of, and when. */
+  readonly #gone = new Map<string, number>();
+  readonly #askedToClose = new Set<string>();
+
+  constructor(ledger: Ledger, nowMs: () => number) {
+    this.#ledger = ledger;
+    this.#nowMs = nowMs;
+  }
+
+  /** An operation of a counting frame. */
+  apply(operation: Operation): void {
+    switch (operation.type) {
+      case "register-stream":
+        if (this.#deleted.has(operation.streamId)) this.#ledger.violate(3, "deleted stream came back", operation.streamId);
+        if (operation.closed) this.#closed.add(operation.streamId);
+        break;
+      case "close-stream":
+        this.#closed.add(operation.streamId);
+        break;
+      case "delete-stream":
+        this.#deleted.set(operation.streamId, this.#nowMs());
+    }
+  }
+
+  /** A counting frame holds the event. */
+  hold(id: number, streamId: string): void {
+    const who = `event ${id} in ${this.#names.get(streamId) ?? ""} ${streamId}`;
+    if (this.#deleted.has(streamId)) this.#ledger.violate(1, "appended to a deleted stream", who);
+    if (this.#closed.has(streamId)) this.#ledger.violate(1, "appended to a closed stream", who);
+    const holders = this.#holders.get(id);
+    if (holders) holders.push(streamId);
+    else this.#holders.set(id, [streamId]);
+  }
+
+  holdersOf(id: number): readonly string[] {
+    return this.#holders.get(id) ?? [];
+  }
+
+  isDeleted(streamId: string): boolean {
+    return this.#deleted.has(streamId);
+  }
+
+  isClosed(streamId: string): boolean {
+    return this.#closed.has(streamId);
+  }
+
+  /** Somebody learned the id of a name. */
+  learn(name: string, streamId: string): void {
+    this.#names.set(streamId, name);
+  }
+
+  /** To be called each time that it is sent. */
+  ask(writer: string, stream: string): Deletion {
+    const deletion: Deletion = { writer, stream, sentMs: this.#nowMs(), doneMs: undefined };
+    this.deletions.push(deletion);
+    return deletion;
+  }
+
+  /** In the server, as it answers. */
+  done(deletion: Deletion): void {
+    deletion.doneMs = this.#nowMs();
+    if (deletion.writer !== "core") return;
+    for (const [streamId, name] of this.#names) {
+      if (name === deletion.stream && this.#deleted.has(streamId) && !this.#gone.has(streamId)) this.#gone.set(streamId, this.#nowMs());
+    }
+  }
+
+  /** Whether somebody ever asked to delete the stream there. */
+  wasAsked(writer: string, stream: string): boolean {
+    return this.deletions.some((deletion) => deletion.writer === writer && deletion.stream === stream);
+  }
+
+  /** To be called before the stream is closed. */
+  askToClose(writer: string, stream: string): void {
+    this.#askedToClose.add(`${writer} ${stream}`);
+  }
+
+  mayBeClosed(writer: string, stream: string): boolean {
+    return this.#askedToClose.has(`${writer} ${stream}`);
+  }
+
+  /** A gateway's stream may go on in another one of the core: its numbers begin there with those that come then. */
+  get mayMove(): boolean {
+    return this.#askedToClose.size > 0 || this.deletions.length > 0;
+  }
+
+  /** What a gateway freed of such a stream it may read back from the other one. */
+  mayMoveAt(stream: string): boolean {
+    return this.mayBeClosed("core", stream) || this.wasAsked("core", stream);
+  }
+
+  isGone(streamId: string): boolean {
+    return this.#gone.has(streamId);
+  }
+
+  /** A read that began after the deletion was answered must not find the stream. */
+  judgeRead(streamId: string, beganMs: number, reader: string): void {
+    if ((this.#gone.get(streamId) ?? Number.POSITIVE_INFINITY) < beganMs) {
+      this.#ledger.violate(3, "read of a deleted stream", `${reader} reads ${this.#names.get(streamId)} ${streamId}`);
+    }
+  }
+
+  /** What deletions allow for an event. */
+  excuse(submission: Submission): { missing: boolean; doubled: boolean } {
+    const holders = this.holdersOf(submission.id);
+    let missing = holders.length > 0 && holders.every((streamId) => this.#deleted.has(streamId));
+    // What a gateway had brought into a stream that is closed then, and not freed, it sends again to another one: until streams inherit
+    // the numbers of those before them (rule W4).
+    let doubled = holders.some((streamId) => this.#closed.has(streamId));
+    for (const { writer, stream, sentMs, doneMs } of this.deletions) {
+      if (writer === "core" || writer !== submission.writer || stream !== submission.stream) continue;
+      const throughMs = doneMs ?? sentMs + UNDER_WAY_MS_MAX;
+      if (submission.firstMs > throughMs) continue;
+      // Sent again, it meets another stream; or a packet id that is known from the one before.
+      if (submission.attempts > 1 && submission.lastMs >= sentMs) missing = doubled = true;
+      else if (submission.lastMs <= throughMs) missing = true;
+    }
+    // What a stream holds that exists must be read there.
+    if (holders.some((streamId) => !this.#deleted.has(streamId))) missing = false;
+    return { missing, doubled };
+  }
+
+  /** What there is at the end: nothing that was deleted, what was closed is closed, and nothing went unasked. */
+  judgeEnd(streams: readonly StreamInfo[]): void {
+    for (const { id, name, closed } of streams) {
+      if (this.#deleted.has(id)) this.#ledger.violate(3, "read of a deleted stream", `${name.stream} ${id} is still there`);
+      if (this.#closed.has(id) !== closed) this.#ledger.violate(3, "not closed any more", `${name.stream} ${id}`);
+    }
+    const asked = this.deletions.filter(({ writer }) => writer === "core").length;
+    if (this.#deleted.size > asked) {
+      this.#ledger.violate(1, "deleted unasked", `${this.#deleted.size} streams were deleted, ${asked} deletions were asked for`);
+    }
+  }
+}
