@@ -12,10 +12,6 @@ export class InFlight {
     this.#bytesMax = bytesMax;
   }
 
-  get count(): number {
-    return this.#count;
-  }
-
   /** One piece of work is taken however large it is. @throws OVERLOADED, or what the work throws */
   async run<T>(bytes: number, work: () => Promise<T>): Promise<T> {
     if (this.#count >= this.#countMax || (this.#count > 0 && this.#bytes + bytes > this.#bytesMax)) {

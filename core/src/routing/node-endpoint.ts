@@ -56,11 +56,6 @@ export class NodeEndpoint {
     this.#parts = parts;
   }
 
-  /** Waits of other nodes that are held here. */
-  get waiting(): number {
-    return this.#waits.size;
-  }
-
   async start(): Promise<void> {
     this.#stopListening = this.#parts.view.onChange(() => this.#follow());
     this.#follow();

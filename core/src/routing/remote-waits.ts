@@ -14,7 +14,6 @@ const encoder = new TextEncoder();
 
 interface Wait {
   readonly id: string;
-  readonly node: Id;
   readonly done: Promise<boolean>;
   readers: number;
 }
@@ -34,11 +33,6 @@ export class RemoteWaits {
     this.#bus = bus;
     this.#cluster = cluster;
     this.#prefix = bytesToHex(random.bytes(8));
-  }
-
-  /** Ends at which somebody waits. */
-  get size(): number {
-    return this.#waits.size;
   }
 
   /**
@@ -78,7 +72,7 @@ export class RemoteWaits {
       });
     // Whoever still waits hears of it; if nobody does, nobody needs to.
     done.catch(() => {});
-    const wait: Wait = { id, node, done, readers: 0 };
+    const wait: Wait = { id, done, readers: 0 };
     this.#waits.set(key, wait);
     return wait;
   }
