@@ -73,7 +73,7 @@ const commands = {
     return [pinnedNode, ["deploy/src/scenarios/main.ts", ...args]];
   },
   cluster: (args) => [pinnedNode, ["deploy/src/local-cluster/main.ts", ...args]],
-  simulate: (args) => [pinnedNode, ["deploy/src/simulation/main.ts", ...args]],
+  simulate: (args) => [pinnedNode, ["--disable-warning=ExperimentalWarning", "deploy/src/simulation/main.ts", ...args]],
   bench: (args) => [pinnedNode, ["benchmarks/src/main.ts", ...args]],
 };
 

@@ -6,25 +6,24 @@ import type { Random } from "@tributary/common/random";
  */
 export class Dice {
   readonly #seed: number;
-  readonly #sites = new Map<string, { readonly hash: number; count: number }>();
+  readonly #sites = new Map<string, Site>();
 
   constructor(seed: number) {
     this.#seed = mix(seed >>> 0);
   }
 
-  /** The next number in [0, 1) of a site, and which one of the site it is. */
-  draw(site: string): { readonly value: number; readonly index: number } {
-    let state = this.#sites.get(site);
-    if (!state) {
-      state = { hash: mix(hashText(site) ^ this.#seed), count: 0 };
-      this.#sites.set(site, state);
+  site(name: string): Site {
+    let site = this.#sites.get(name);
+    if (!site) {
+      site = new Site(mix(hashText(name) ^ this.#seed));
+      this.#sites.set(name, site);
     }
-    const index = state.count++;
-    return { value: mix(state.hash + Math.imul(index, 0x9e3779b1)) / 2 ** 32, index };
+    return site;
   }
 
+  /** The next number in [0, 1) of a site. */
   float(site: string): number {
-    return this.draw(site).value;
+    return this.site(site).draw();
   }
 
   between(site: string, from: number, to: number): number {
@@ -46,6 +45,21 @@ export class Dice {
   }
 }
 
+/** What is drawn for one thing. */
+export class Site {
+  readonly #hash: number;
+  /** Numbers drawn so far. */
+  drawn = 0;
+
+  constructor(hash: number) {
+    this.#hash = hash;
+  }
+
+  draw(): number {
+    return mix(this.#hash + Math.imul(this.drawn++, 0x9e3779b1)) / 2 ** 32;
+  }
+}
+
 /** A plain sequence for a seed (mulberry32). */
 function seededRandom(seed: number): Random {
   let state = seed >>> 0;
@@ -56,7 +70,12 @@ function seededRandom(seed: number): Random {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return (t ^ (t >>> 14)) >>> 0;
   };
-  return { float: () => next() / 2 ** 32, bytes: (count) => Uint8Array.from({ length: count }, () => next() >>> 24) };
+  const bytes = (count: number) => {
+    const drawn = new Uint8Array(count);
+    for (let i = 0; i < count; i++) drawn[i] = next() >>> 24;
+    return drawn;
+  };
+  return { float: () => next() / 2 ** 32, bytes };
 }
 
 /** FNV-1a over the code units. */

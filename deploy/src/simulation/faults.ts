@@ -1,4 +1,4 @@
-import type { Dice } from "./dice.ts";
+import type { Dice, Site } from "./dice.ts";
 
 /** A fault that happened: which one, where, and the how-manieth draw of that place. Together they name it in every run of the seed. */
 export interface FaultRecord {
@@ -7,13 +7,14 @@ export interface FaultRecord {
   readonly atMs: number;
 }
 
-/** Decides which faults happen, and counts them by kind. */
+/** Decides which faults happen, and keeps count. */
 export class Faults {
   readonly happened: FaultRecord[] = [];
-  readonly counts: Map<string, number> = new Map();
   /** False once the world heals. */
   active = true;
   readonly #dice: Dice;
+  /** By kind and site. */
+  readonly #places = new Map<string, Map<string, Site>>();
   readonly #nowMs: () => number;
   readonly #allowed: ReadonlySet<string> | undefined;
   readonly #rate: number;
@@ -28,17 +29,25 @@ export class Faults {
 
   /** True if the fault happens here and now. Each call is another draw. */
   strikes(kind: string, site: string, probability: number): boolean {
-    const place = `${kind}@${site}`;
-    const { value, index } = this.#dice.draw(place);
-    if (!this.active || value >= probability * this.#rate) return false;
-    return this.note(kind, `${place}#${index}`);
+    let places = this.#places.get(kind);
+    if (!places) {
+      places = new Map();
+      this.#places.set(kind, places);
+    }
+    let place = places.get(site);
+    if (!place) {
+      place = this.#dice.site(`${kind}@${site}`);
+      places.set(site, place);
+    }
+    const index = place.drawn;
+    if (place.draw() >= probability * this.#rate || !this.active) return false;
+    return this.note(kind, `${kind}@${site}#${index}`);
   }
 
   /** Counts a fault that was decided elsewhere; false if it must not happen. */
   note(kind: string, id: string): boolean {
     if (this.#allowed && !this.#allowed.has(id)) return false;
     this.happened.push({ id, kind, atMs: this.#nowMs() });
-    this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
     return true;
   }
 }

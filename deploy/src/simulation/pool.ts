@@ -1,16 +1,29 @@
 import { Worker } from "node:worker_threads";
+import type { ScriptCoverage } from "./coverage-session.ts";
 import type { SeedResult } from "./run-seed.ts";
 import type { WorldOptions } from "./world.ts";
 
-export interface SeedJob {
-  readonly id: number;
-  readonly options: WorldOptions;
+export interface PoolOptions {
+  readonly mutant?: string;
+  /** Notes which code is reached. */
+  readonly coverage?: boolean;
 }
 
-type SeedAnswer = { readonly id: number } & ({ readonly result: SeedResult } | { readonly failure: string });
+export type SeedJob = { readonly id: number } & (
+  | { readonly options: WorldOptions; readonly traced: boolean }
+  | { readonly wants: "coverage" }
+);
+
+export type SeedAnswer = { readonly id: number } & (
+  | { readonly result: TracedResult }
+  | { readonly coverage: readonly ScriptCoverage[] }
+  | { readonly failure: string }
+);
+
+export type TracedResult = SeedResult & { readonly trace: readonly string[] };
 
 interface Waiting {
-  readonly resolve: (result: SeedResult) => void;
+  readonly resolve: (result: TracedResult) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -18,13 +31,13 @@ interface Waiting {
 export class SeedPool {
   readonly #workers: Worker[];
   readonly #idle: Worker[];
-  readonly #queue: { readonly options: WorldOptions; readonly waiting: Waiting }[] = [];
+  readonly #queue: { readonly options: WorldOptions; readonly traced: boolean; readonly waiting: Waiting }[] = [];
   readonly #running = new Map<Worker, Waiting>();
   #nextId = 1;
 
-  constructor(threads: number, mutant?: string) {
+  constructor(threads: number, options: PoolOptions = {}) {
     this.#workers = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL("./simulation-worker.ts", import.meta.url), { workerData: { mutant } });
+      const worker = new Worker(new URL("./simulation-worker.ts", import.meta.url), { workerData: options });
       worker.on("message", (answer: SeedAnswer) => this.#settle(worker, answer));
       worker.on("error", (error) => this.#settle(worker, { id: 0, failure: error instanceof Error ? (error.stack ?? "") : String(error) }));
       return worker;
@@ -32,11 +45,25 @@ export class SeedPool {
     this.#idle = [...this.#workers];
   }
 
-  run(options: WorldOptions): Promise<SeedResult> {
+  /** `traced`: the lines of its trace come with it. */
+  run(options: WorldOptions, traced = false): Promise<TracedResult> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ options, waiting: { resolve, reject } });
+      this.#queue.push({ options, traced, waiting: { resolve, reject } });
       this.#next();
     });
+  }
+
+  /** What all threads together reached. To be called when no story is under way; ends the noting. */
+  async coverage(): Promise<ScriptCoverage[]> {
+    const answers = this.#workers.map(
+      (worker) =>
+        new Promise<readonly ScriptCoverage[]>((resolve) => {
+          worker.on("message", (answer: SeedAnswer) => "coverage" in answer && resolve(answer.coverage));
+          const job: SeedJob = { id: this.#nextId++, wants: "coverage" };
+          worker.postMessage(job);
+        }),
+    );
+    return (await Promise.all(answers)).flat();
   }
 
   async close(): Promise<void> {
@@ -51,12 +78,13 @@ export class SeedPool {
         return;
       }
       this.#running.set(worker, job.waiting);
-      const message: SeedJob = { id: this.#nextId++, options: job.options };
+      const message: SeedJob = { id: this.#nextId++, options: job.options, traced: job.traced };
       worker.postMessage(message);
     }
   }
 
   #settle(worker: Worker, answer: SeedAnswer): void {
+    if ("coverage" in answer) return;
     const waiting = this.#running.get(worker);
     this.#running.delete(worker);
     this.#idle.push(worker);

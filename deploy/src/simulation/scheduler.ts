@@ -18,6 +18,8 @@ interface Event {
 
 /** Turns of the real loop are needed now and then, so that rejections nobody handled are noticed. */
 const STEPS_PER_TURN = 256;
+const onNextTurn = (resolve: () => void): void => void setImmediate(resolve);
+const onNextTick = (resolve: () => void): void => process.nextTick(resolve);
 
 /**
  * Virtual time. An event happens, then every promise that it settled is followed to its end, then comes the next event: so whatever
@@ -45,7 +47,7 @@ export class Scheduler {
   }
 
   /** Time of the next event; undefined if there is none. */
-  get nextMs(): number | undefined {
+  #nextMs(): number | undefined {
     for (let head = this.#heap[0]; head; head = this.#heap[0]) {
       if (!head.cancelled && head.owner?.alive !== false) return head.atMs;
       this.#pop();
@@ -53,14 +55,13 @@ export class Scheduler {
     return undefined;
   }
 
-  /** Lets the next event happen, and everything that follows from it at once. False if there is none. */
-  async step(): Promise<boolean> {
-    if (this.nextMs === undefined) return false;
+  /** Lets the next event happen; undefined if it does not happen yet. To be awaited before the next. */
+  #step(): Promise<void> | undefined {
     const event = this.#pop() as Event;
     this.nowMs = event.atMs;
     if (event.owner?.paused) {
       event.owner.hold(event.run);
-      return true;
+      return undefined;
     }
     this.steps++;
     try {
@@ -68,24 +69,18 @@ export class Scheduler {
     } catch (error) {
       this.#onThrown(error);
     }
-    await this.drain();
-    return true;
-  }
-
-  /** Resolves once no promise can be followed any further. */
-  async drain(): Promise<void> {
-    // Ticks come after all microtasks, those that microtasks add included.
-    if (this.steps % STEPS_PER_TURN === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-    else await new Promise<void>((resolve) => process.nextTick(resolve));
+    // Resolves once no promise can be followed any further: ticks come after all microtasks, those that microtasks add included.
+    return new Promise<void>(this.steps % STEPS_PER_TURN === 0 ? onNextTurn : onNextTick);
   }
 
   /** Runs for a span of virtual time, or until the condition holds. */
   async runUntil(atMs: number, done: () => boolean = () => false): Promise<void> {
     for (;;) {
       if (done()) return;
-      const next = this.nextMs;
+      const next = this.#nextMs();
       if (next === undefined || next > atMs) break;
-      await this.step();
+      const followed = this.#step();
+      if (followed) await followed;
     }
     this.nowMs = Math.max(this.nowMs, atMs);
   }

@@ -13,9 +13,9 @@ const TRIES_MAX = 250;
  * Makes a failing story short: leaves out clients, then faults, then the end of it, as long as the same invariant still breaks
  * (delta debugging, ddmin: Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input").
  */
-export async function shrink(seed: number, first: SeedResult, run: (options: WorldOptions) => Promise<SeedResult>): Promise<Story> {
+export async function shrink(first: SeedResult, run: (options: WorldOptions) => Promise<SeedResult>): Promise<Story> {
   const wanted = first.violations[0];
-  let best: Story = { options: { seed }, result: first };
+  let best: Story = { options: { seed: first.seed }, result: first };
   let tries = 0;
   const attempt = async (change: Partial<WorldOptions>): Promise<boolean> => {
     if (tries++ >= TRIES_MAX) return false;

@@ -33,7 +33,7 @@ describe.runIf(process.versions["bun"] === undefined)("simulation", () => {
   });
 
   it("catches a broken variant", async () => {
-    const broken = new SeedPool(1, "truncate before verifying");
+    const broken = new SeedPool(1, { mutant: "truncate before verifying" });
     try {
       const kinds = new Set<string>();
       for (let seed = 1; seed <= 20 && kinds.size === 0; seed++)

@@ -114,7 +114,7 @@ export class SimBus implements Bus {
       // Requests of one requester to one subject keep their order.
       arrivesMs = Math.max(arrivesMs, this.#lanes.get(lane) ?? 0);
       this.#lanes.set(lane, arrivesMs);
-      const sent = Uint8Array.from(payload);
+      const sent = new Uint8Array(payload);
       const answer = (settle: () => void) => {
         if (faults.strikes("answer lost", site, behaviour.lostAnswer) || this.cut === "in" || this.cut === "both") return;
         let backMs = dice.between(`${site} back`, ...behaviour.hopMs);
@@ -130,7 +130,7 @@ export class SimBus implements Bus {
         if (responders.length === 0) return answer(() => reject(noResponder(subject)));
         for (const server of responders) {
           server.bus.#serve(server, sent, subject).then(
-            (bytes) => answer(() => resolve(Uint8Array.from(bytes))),
+            (bytes) => answer(() => resolve(new Uint8Array(bytes))),
             (error: unknown) => answer(() => reject(copyOf(error))),
           );
         }
@@ -165,7 +165,7 @@ export class SimBus implements Bus {
       const site = `bus ${this.process.name} ${subject} to ${listener.bus.process.name}`;
       if (faults.strikes("message lost", site, behaviour.lostMessage)) continue;
       listener.lastMs = Math.max(listener.lastMs, scheduler.nowMs + dice.between(`${site} hop`, ...behaviour.hopMs));
-      const sent = Uint8Array.from(payload);
+      const sent = new Uint8Array(payload);
       listener.bus.process.deliver(listener.lastMs - scheduler.nowMs, () => {
         const { cut } = listener.bus;
         if (listeners.has(listener) && cut !== "in" && cut !== "both") listener.handler(sent, subject);

@@ -37,7 +37,7 @@ export class LogStore {
     if (expectedLast !== this.last) throw new TributaryError("LOG_SEQUENCE_MISMATCH", `the log ends at ${this.last}, not ${expectedLast}`);
     if (this.bytes + data.length + RECORD_OVERHEAD_BYTES > this.bytesMax) throw new TributaryError("STORAGE_FULL", "the disk is full");
     const seq = ++this.last;
-    this.#put(seq, Uint8Array.from(data));
+    this.#put(seq, data);
     this.observer.landed?.(seq, data);
     return seq;
   }
@@ -82,7 +82,7 @@ export class LogStore {
       const data = this.records.get(seq);
       if (!data) continue;
       if (page.length > 0 && (page.length >= bounds.recordsMax || bytes + data.length > bounds.bytesMax)) break;
-      page.push({ seq, data: Uint8Array.from(data) });
+      page.push({ seq, data });
       bytes += data.length;
     }
     return page;
@@ -163,7 +163,7 @@ export class SimLog implements Log {
     const { faults, dice, scheduler } = this.#environment;
     const { appendMs, slow, slowMs, unknownLanded, unknownLost, unknownLate, lateMs, local } = this.#behaviour;
     const site = `${this.#site} append`;
-    const request = { data: Uint8Array.from(data), expectedLast, done: false };
+    const request = { data: new Uint8Array(data), expectedLast, done: false };
     this.#pending.push(request);
     let tookMs = dice.between(site, ...appendMs);
     if (faults.strikes("log slow", site, slow)) tookMs += dice.between(`${site} slow`, ...slowMs);
@@ -206,7 +206,11 @@ export class SimLog implements Log {
       }
       const page = this.#store.read(fromSeq, bounds);
       const record = page.at(-1);
-      if (record && faults.strikes("log read flips a bit", site, this.#behaviour.readFlip)) flipBit(record.data, dice.float(`${site} bit`));
+      if (record && faults.strikes("log read flips a bit", site, this.#behaviour.readFlip)) {
+        const data = record.data.slice();
+        flipBit(data, dice.float(`${site} bit`));
+        page[page.length - 1] = { seq: record.seq, data };
+      }
       return { value: page };
     });
   }

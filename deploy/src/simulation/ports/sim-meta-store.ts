@@ -19,7 +19,7 @@ export class MetaState {
   /** As it was at a time. */
   at(key: string, atMs: number): MetaEntry | undefined {
     const version = this.#versions.get(key)?.findLast((known) => known.atMs <= atMs);
-    return version?.value && { key, value: Uint8Array.from(version.value), revision: version.revision };
+    return version?.value && { key, value: new Uint8Array(version.value), revision: version.revision };
   }
 
   listAt(prefix: string, atMs: number): MetaEntry[] {
@@ -31,12 +31,12 @@ export class MetaState {
 
   create(key: string, value: Uint8Array, nowMs: number): number {
     if (this.at(key, nowMs)) throw new TributaryError("META_EXISTS", `${key} exists`);
-    return this.#write(key, Uint8Array.from(value), nowMs);
+    return this.#write(key, new Uint8Array(value), nowMs);
   }
 
   update(key: string, value: Uint8Array, revision: number, nowMs: number): number {
     if (this.at(key, nowMs)?.revision !== revision) throw new TributaryError("META_CONFLICT", `${key} changed`);
-    return this.#write(key, Uint8Array.from(value), nowMs);
+    return this.#write(key, new Uint8Array(value), nowMs);
   }
 
   delete(key: string, revision: number, nowMs: number): void {

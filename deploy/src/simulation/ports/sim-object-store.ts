@@ -66,14 +66,14 @@ export class SimObjectStore implements ObjectStore {
     const { dice, faults, scheduler } = this.#environment;
     const { putMs, unknownLanded, unknownLost, unknownLate, lateMs, putDamages } = this.#behaviour;
     const site = `object put of ${this.#process.name}`;
-    const given = Uint8Array.from(data);
+    const given = new Uint8Array(data);
     const store = (): Outcome<undefined> => {
       if (this.#shelf.objects.has(name)) return { error: new TributaryError("OBJECT_EXISTS", `${name} exists`) };
       if (this.#shelf.full) return { error: new TributaryError("STORAGE_FULL", "simulated: the store is full") };
       let stored = given;
       if (faults.strikes("object stored damaged", site, putDamages)) {
         stored =
-          dice.float(`${site} how`) < 0.3 ? given.slice(0, Math.floor(given.length * dice.float(`${site} cut`))) : Uint8Array.from(given);
+          dice.float(`${site} how`) < 0.3 ? given.slice(0, Math.floor(given.length * dice.float(`${site} cut`))) : new Uint8Array(given);
         if (stored.length === given.length) flipBit(stored, dice.float(`${site} bit`));
       }
       this.#shelf.objects.set(name, stored);
