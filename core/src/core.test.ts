@@ -299,7 +299,7 @@ describe("uplink", () => {
       [1, "a"],
       [2, "b"],
     ]);
-    expect(fetched.upToDate).toBe(true);
+    expect(fetched).toMatchObject({ upToDate: true, streamId: P1, gaps: [] });
     const fetchUnknown = world.control({ type: "fetch", name: { ...NAME, stream: "other" }, writer: WRITER, offset: "-1", bytesMax: 1 });
     await expect(fetchUnknown).rejects.toMatchObject(code("STREAM_UNKNOWN"));
   });

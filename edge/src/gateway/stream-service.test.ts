@@ -4,6 +4,7 @@ import type { AppendRequest, AppendResult } from "@tributary/common/stream-servi
 import { ManualClock } from "@tributary/common/testing/manual-clock";
 import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
+import type { MemoryDisk } from "../store/testing/memory-log.ts";
 import { GatewayStreamService } from "./stream-service.ts";
 import { commitAll, groupCommitHarness, type Harness, LINGER_MS_MAX, settle } from "./testing/group-commit-harness.ts";
 
@@ -108,6 +109,39 @@ describe("the streams of a gateway", () => {
     await expect(read("c1_0000000000000000_00000000")).rejects.toEqual(code("OFFSET_FOREIGN"));
     const beyond = info.nextOffset.replace("0000000000000001", "0000000000000007");
     await expect(read(beyond)).rejects.toMatchObject({ code: "OFFSET_UNKNOWN", details: { nextOffset: info.nextOffset } });
+  });
+
+  test("a log that is set back, or copied, refuses the offsets of what it does not have (simulation, seeds 7, 42)", async () => {
+    await create("a");
+    const append = (data: string) => done(service.append(name("a"), post(data)));
+    const restart = async (disk: MemoryDisk, seed: number) => {
+      await harness.store.kill();
+      harness = await groupCommitHarness(clock, 10, disk, seed);
+      service = serviceOf(harness);
+    };
+    const read = async (offset: string) => (await service.read(name("a"), { offset, ...page })).events.map((e) => text(e.data));
+    const { nextOffset: one } = await append("one");
+    const { nextOffset: common } = await append("two");
+    const backup = harness.store.disk.copy();
+    const { nextOffset: lost } = await append("three, lost");
+    await restart(harness.store.disk, 2);
+    expect(await read(lost)).toEqual([]);
+    expect(await service.read(name("a"), { offset: "now", ...page })).toMatchObject({ nextOffset: lost });
+    const { nextOffset: lostChild } = await append("four, lost");
+
+    await restart(backup, 3);
+    for (const data of ["three", "four", "five"]) await append(data);
+    expect(await read(one)).toEqual(["two", "three", "four", "five"]);
+    expect(await read(common)).toEqual(["three", "four", "five"]);
+    // Of an incarnation that goes on elsewhere we know where it ends here, of one that is not ours nothing.
+    await expect(read(lost)).rejects.toMatchObject({ code: "OFFSET_UNKNOWN", details: { nextOffset: common } });
+    await expect(read(lostChild)).rejects.toEqual(code("OFFSET_GONE"));
+    const waiting = service.waitForData(name("a"), lost, { timeoutMs: 1, signal: new AbortController().signal });
+    await expect(waiting).rejects.toEqual(code("OFFSET_UNKNOWN"));
+    // As ever after the next start.
+    await restart(harness.store.disk, 4);
+    expect(await read(common)).toEqual(["three", "four", "five"]);
+    await expect(read(lost)).rejects.toEqual(code("OFFSET_UNKNOWN"));
   });
 
   test("what was freed is gone without the core, and the beginning is where the rest begins", async () => {

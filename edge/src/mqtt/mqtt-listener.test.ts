@@ -229,6 +229,28 @@ describe("acknowledgements", () => {
     expect(ingest.events.map((event) => event.data)).toEqual(["a", "b"]);
   });
 
+  // Simulation, seed 123: a backup that is put back holds ids that were released since.
+  it.each([false, true])("takes other bytes under a held packet id as another event (DUP: %s)", async (dup) => {
+    const { ingest, listener, counters } = await start();
+    const device = await peer(listener.port, { clean: false });
+    for (const [topic, payload] of [
+      ["s/t", "a"],
+      ["s/t", "b"],
+      ["s/u", "b"],
+    ] as const) {
+      device.publish(topic, payload, 2, 5, dup);
+      expect(await device.next()).toMatchObject({ cmd: "pubrec", messageId: 5 });
+    }
+    device.publish("s/u", "b", 2, 5, !dup);
+    expect(await device.next()).toMatchObject({ cmd: "pubrec", messageId: 5 });
+    expect(ingest.events.map(({ stream, data }) => [stream, data])).toEqual([
+      ["s/t", "a"],
+      ["s/t", "b"],
+      ["s/u", "b"],
+    ]);
+    expect(counters.duplicates).toBe(1);
+  });
+
   it("completes the release of an id that it does not know", async () => {
     const { listener } = await start();
     const device = await peer(listener.port);

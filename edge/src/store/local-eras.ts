@@ -19,10 +19,13 @@ export interface LocalEra {
  * as well, where number and ordinal go on alike. Of very many restarts the oldest are forgotten.
  */
 export function extendEras(eras: LocalEra[], run: LocalEra, streams: number): void {
+  let newest = eras.at(-1);
   // Records that contradict each other: the later one counts.
-  while ((eras.at(-1)?.ordinal ?? -1) > run.ordinal) eras.pop();
-  const newest = eras.at(-1);
-  if (newest?.incarnation === run.incarnation && newest.lane === run.lane && newest.ordinal - newest.first === run.ordinal - run.first) {
+  while (newest && newest.ordinal >= run.ordinal && !goesOn(newest, run)) {
+    eras.pop();
+    newest = eras.at(-1);
+  }
+  if (newest && goesOn(newest, run)) {
     newest.count = Math.max(newest.count, run.ordinal + run.count - newest.ordinal);
     return;
   }
@@ -30,6 +33,11 @@ export function extendEras(eras: LocalEra[], run: LocalEra, streams: number): vo
   eras.push({ ...run });
   const most = Math.max(1, Math.min(LIMITS.localErasPerStreamMax, Math.floor(LIMITS.localErasMax / Math.max(1, streams))));
   if (eras.length > most) eras.splice(0, eras.length - most);
+}
+
+function goesOn(era: LocalEra, run: LocalEra): boolean {
+  const sameWriter = era.incarnation === run.incarnation && era.lane === run.lane;
+  return sameWriter && era.ordinal - era.first === run.ordinal - run.first && era.ordinal <= run.ordinal;
 }
 
 /** The newest era that begins below an ordinal: what wrote the events before it. */

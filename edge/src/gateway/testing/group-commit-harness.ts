@@ -1,6 +1,7 @@
 import type { TributaryError } from "@tributary/common/errors";
 import type { ManualClock } from "@tributary/common/testing/manual-clock";
 import { seededRandom } from "../../store/testing/gateway-model.ts";
+import { MemoryDisk } from "../../store/testing/memory-log.ts";
 import { GroupCommit } from "../group-commit.ts";
 import type { AckTarget, StreamHandle } from "../ingest.ts";
 import { HeldEdgeStore } from "./held-edge-store.ts";
@@ -35,9 +36,14 @@ export interface Harness {
   put(stream: StreamHandle, text: string, token: number, key?: string): string;
 }
 
-export async function groupCommitHarness(clock: ManualClock, streamsMax = 1_000): Promise<Harness> {
-  const random = seededRandom(1);
-  const store = new HeldEdgeStore(clock, random);
+export async function groupCommitHarness(
+  clock: ManualClock,
+  streamsMax = 1_000,
+  disk: MemoryDisk = new MemoryDisk(),
+  seed = 1,
+): Promise<Harness> {
+  const random = seededRandom(seed);
+  const store = new HeldEdgeStore(clock, random, disk);
   const seen: string[] = [];
   const notes = new Notes();
   const opened = await store.open();

@@ -14,6 +14,15 @@ export class MemoryDisk {
   fault: (operation: LogOperation) => Fault = () => undefined;
   bytesMax: number = Number.POSITIVE_INFINITY;
 
+  /** What a backup or a cloned card holds. */
+  copy(): MemoryDisk {
+    const copy = new MemoryDisk();
+    for (const [seq, data] of this.records) copy.records.set(seq, Uint8Array.from(data));
+    copy.first = this.first;
+    copy.last = this.last;
+    return copy;
+  }
+
   get bytes(): number {
     let bytes = 0;
     for (const data of this.records.values()) bytes += data.length;
