@@ -91,6 +91,7 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       ...(token === "" ? {} : { bearerToken: token }),
       serverName: hostname(),
       side: "core",
+      ownerUrl: (name) => core.ownerUrl(name),
       ready: () => readiness(core.status()),
       status: () => core.status(),
       metricsText: createMetricsText(CORE_METRICS, () => coreMetrics(core.status())),

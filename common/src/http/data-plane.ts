@@ -9,6 +9,7 @@ import { AccessPolicy, addCorsHeaders, preflightHeaders } from "./access.ts";
 import { handleAppend } from "./append.ts";
 import { BodyBudget } from "./body.ts";
 import { handleCreate } from "./create.ts";
+import { OWNER_HEADER } from "./headers.ts";
 import { handleManagement } from "./management.ts";
 import { methodNotAllowed } from "./methods.ts";
 import type { Plane } from "./plane.ts";
@@ -30,6 +31,8 @@ export interface DataPlaneOptions {
   readonly metricsText?: () => Promise<string>;
   /** Body of `/status`. Default: name and side alone. */
   readonly status?: () => unknown;
+  /** Where the stream is served, if that is another server: told to clients, so that they can go there. Default: it is here. */
+  readonly ownerUrl?: (name: StreamName) => Promise<string | undefined>;
   readonly longPollMsMax?: number;
   /** Where defects are reported. Default: standard error. */
   readonly reportError?: (error: unknown) => void;
@@ -91,7 +94,13 @@ export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
   const app = new Hono<DataPlaneEnv>();
   app.all(
     `${STREAM_PREFIX}*`,
-    route(true, (request, path, closing) => streamRequest(plane, request, path, closing)),
+    route(true, async (request, path, closing) => {
+      const name = streamOfPath(path);
+      const response = await streamRequest(plane, name, request, closing).catch((error: unknown) => failed(plane, error));
+      const owner = await options.ownerUrl?.(name).catch(() => undefined);
+      if (owner !== undefined && URL.canParse(owner)) response.headers.set(OWNER_HEADER, new URL(owner).origin);
+      return response;
+    }),
   );
   const management = route(true, (request, path) => handleManagement(plane, splitPath(path, SCOPES_PREFIX), request));
   app.all(SCOPES_PREFIX, management);
@@ -173,8 +182,7 @@ function streamOfPath(path: string): StreamName {
   return second === undefined ? streamName(DEFAULT_SCOPE, first) : streamName(first, second);
 }
 
-async function streamRequest(plane: Plane, request: Request, path: string, closing: AbortSignal | undefined): Promise<Response> {
-  const name = streamOfPath(path);
+async function streamRequest(plane: Plane, name: StreamName, request: Request, closing: AbortSignal | undefined): Promise<Response> {
   if (closing?.aborted) throw new TributaryError("SHUTTING_DOWN", "the server is stopping");
   switch (request.method) {
     case "POST":

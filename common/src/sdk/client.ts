@@ -1,7 +1,9 @@
-import { isErrorCode, TributaryError } from "../errors.ts";
+import { hasCode, isErrorCode, TributaryError } from "../errors.ts";
 import { encodeCbor } from "../format/cbor.ts";
+import { OWNER_HEADER } from "../http/headers.ts";
 import { formatStreamName, type StreamName } from "../names.ts";
 import type { ProducerToken } from "../stream-service.ts";
+import { Owners } from "./owners.ts";
 
 /** An event as an application sees it. */
 export interface OutgoingEvent {
@@ -54,16 +56,36 @@ export interface ClientOptions {
   /** Address of a gateway or core, such as http://127.0.0.1:8080. */
   readonly server: string;
   readonly token?: string | undefined;
+  /**
+   * Go straight to the core node that has a stream once an answer has named it, and follow it when it moves. Where that node does not
+   * answer, the given server is asked. The token is sent to the nodes that the given server names. Default: false.
+   */
+  readonly followOwners?: boolean;
 }
+
+interface RequestOptions {
+  readonly headers?: Record<string, string>;
+  readonly body?: Uint8Array;
+  readonly signal?: AbortSignal;
+  /** The stream that the request is for, as its path. */
+  readonly stream?: string;
+  /** True where the server may carry the request out twice. */
+  readonly repeatable?: boolean;
+}
+
+/** An owner that has not answered a repeatable request for so long is given up; a long poll ends before. */
+const OWNER_MS_MAX = 30_000;
 
 /** Client of the HTTP data plane, for gateways and cores alike. Every failure is a TributaryError with the server's code. */
 export class TributaryClient {
   readonly #server: string;
   readonly #headers: Readonly<Record<string, string>>;
+  readonly #owners: Owners | undefined;
 
   constructor(options: ClientOptions) {
     this.#server = options.server.replace(/\/+$/, "");
     this.#headers = options.token ? { authorization: `Bearer ${options.token}` } : {};
+    this.#owners = options.followOwners ? new Owners(this.#server) : undefined;
   }
 
   /** Resolves with false if the stream existed with the same configuration. @throws STREAM_EXISTS, INVALID_NAME */
@@ -71,7 +93,8 @@ export class TributaryClient {
     const headers: Record<string, string> = {};
     if (options.contentType !== undefined) headers["content-type"] = options.contentType;
     if (options.segments !== undefined) headers["tributary-segments"] = String(options.segments);
-    const response = await this.#request("PUT", streamPath(name), { headers });
+    const stream = streamPath(name);
+    const response = await this.#request("PUT", stream, { headers, stream, repeatable: true });
     await response.arrayBuffer();
     return response.status === 201;
   }
@@ -102,7 +125,8 @@ export class TributaryClient {
   }
 
   async deleteStream(name: StreamName): Promise<void> {
-    await (await this.#request("DELETE", streamPath(name))).arrayBuffer();
+    const stream = streamPath(name);
+    await (await this.#request("DELETE", stream, { stream })).arrayBuffer();
   }
 
   /** Appends all events or none, in one request. @throws as the server answers */
@@ -116,15 +140,19 @@ export class TributaryClient {
     const body = encodeCbor(
       events.map(({ key, time, data }) => ({ ...(key === undefined ? {} : { key }), ...(time === undefined ? {} : { time }), data })),
     );
-    await (await this.#request("POST", streamPath(name), { headers, body })).arrayBuffer();
+    const stream = streamPath(name);
+    await (await this.#request("POST", stream, { headers, body, stream, repeatable: producer !== undefined })).arrayBuffer();
   }
 
   /** One page of an envelope read. `follow` waits at the end of the stream until something comes or the server's long-poll ends. */
   async readPage(name: StreamName, options: { offset: string; follow?: boolean; signal?: AbortSignal }): Promise<EnvelopePage> {
     const live = options.follow ? "&live=long-poll" : "";
-    const path = `${streamPath(name)}?view=envelope&offset=${encodeURIComponent(options.offset)}${live}`;
+    const stream = streamPath(name);
+    const path = `${stream}?view=envelope&offset=${encodeURIComponent(options.offset)}${live}`;
     const response = await this.#request("GET", path, {
       headers: { accept: "application/x-ndjson" },
+      stream,
+      repeatable: true,
       ...(options.signal ? { signal: options.signal } : {}),
     });
     const text = await response.text();
@@ -153,27 +181,56 @@ export class TributaryClient {
     return (await (await this.#request("GET", "/status")).json()) as Record<string, unknown>;
   }
 
-  async #request(
+  async #request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
+    const { stream = "", repeatable = false } = options;
+    const owner = this.#owners?.of(stream);
+    if (owner !== undefined) {
+      try {
+        return await this.#ask(owner, method, path, options);
+      } catch (error) {
+        if (options.signal?.aborted) throw error;
+        const elsewhere = hasCode(error, "CONTAINER_NOT_OWNED", "SHUTTING_DOWN", "UNAUTHORIZED");
+        const away = hasCode(error, "SERVER_UNREACHABLE");
+        if (!elsewhere && !away) throw error;
+        this.#owners?.forget(stream);
+        // Whoever did not take the connection did not take the request.
+        if (away && !repeatable && !wasRefused(error)) throw error;
+      }
+    }
+    return this.#ask(this.#server, method, path, options);
+  }
+
+  async #ask(
+    server: string,
     method: string,
     path: string,
-    options: { headers?: Record<string, string>; body?: Uint8Array; signal?: AbortSignal } = {},
+    { headers, body, signal, stream, repeatable }: RequestOptions,
   ): Promise<Response> {
+    const isOwner = server !== this.#server;
+    const signals = [...(signal ? [signal] : []), ...(isOwner && repeatable ? [AbortSignal.timeout(OWNER_MS_MAX)] : [])];
     let response: Response;
     try {
-      response = await fetch(`${this.#server}${path}`, {
+      response = await fetch(`${server}${path}`, {
         method,
-        headers: { ...this.#headers, ...options.headers },
-        ...(options.body ? { body: options.body as BodyInit } : {}),
-        ...(options.signal ? { signal: options.signal } : {}),
+        headers: { ...this.#headers, ...headers },
+        ...(body ? { body: body as BodyInit } : {}),
+        ...(signals.length > 0 ? { signal: AbortSignal.any(signals) } : {}),
       });
     } catch (error) {
-      if (options.signal?.aborted) throw error;
+      if (signal?.aborted) throw error;
       const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
-      throw new TributaryError("SERVER_UNREACHABLE", `${this.#server} does not answer (${cause})`, {}, { cause: error });
+      throw new TributaryError("SERVER_UNREACHABLE", `${server} does not answer (${cause})`, {}, { cause: error });
     }
+    if (stream !== undefined) this.#owners?.learn(stream, isOwner, response.headers.get(OWNER_HEADER));
     if (response.ok || response.status === 304) return response;
     throw await problemOf(response);
   }
+}
+
+/** Node says it in the cause's code, Bun in the error's own; where nobody says it, it is not known. */
+function wasRefused({ cause }: TributaryError): boolean {
+  const { code, cause: inner } = (cause ?? {}) as { code?: unknown; cause?: { code?: unknown } };
+  return [code, inner?.code].some((each) => each === "ECONNREFUSED" || each === "ConnectionRefused");
 }
 
 function streamPath(name: StreamName): string {
