@@ -13,12 +13,16 @@ const TRIES_MAX = 250;
  * Makes a failing story short: leaves out clients, then faults, then the end of it, as long as the same invariant still breaks
  * (delta debugging, ddmin: Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input").
  */
-export async function shrink(first: SeedResult, run: (options: WorldOptions) => Promise<SeedResult>): Promise<Story> {
+export async function shrink(
+  first: SeedResult,
+  run: (options: WorldOptions) => Promise<SeedResult>,
+  triesMax: number = TRIES_MAX,
+): Promise<Story> {
   const wanted = first.violations[0];
   let best: Story = { options: { seed: first.seed }, result: first };
   let tries = 0;
   const attempt = async (change: Partial<WorldOptions>): Promise<boolean> => {
-    if (tries++ >= TRIES_MAX) return false;
+    if (tries++ >= triesMax) return false;
     const options: WorldOptions = { ...best.options, ...change };
     const result = await run(options);
     if (!result.violations.some(({ kind, invariant }) => kind === wanted?.kind && invariant === wanted.invariant)) return false;

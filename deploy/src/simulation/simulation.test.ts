@@ -1,7 +1,11 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { coverageOf } from "./coverage.ts";
 import { MUTANTS } from "./mutant-table.ts";
 import { SeedPool } from "./pool.ts";
+import type { SeedResult } from "./run-seed.ts";
+import { shrink } from "./shrink.ts";
+import { storyLines } from "./tell.ts";
 
 /** The short form; `npm run simulate -- --seeds A..B` is the long one. */
 const SEEDS = [1, 2, 3, 4];
@@ -32,15 +36,43 @@ describe.runIf(process.versions["bun"] === undefined)("simulation", () => {
     expect(part.violations).toEqual([]);
   });
 
-  it("catches a broken variant", async () => {
+  it("catches a broken variant, and makes a short story of it that breaks the same", async () => {
     const broken = new SeedPool(1, { mutant: "truncate before verifying" });
     try {
-      const kinds = new Set<string>();
-      for (let seed = 1; seed <= 20 && kinds.size === 0; seed++)
-        for (const { kind } of (await broken.run({ seed })).violations) kinds.add(kind);
-      expect([...kinds]).toContain("truncated early");
+      let first: SeedResult | undefined;
+      for (let seed = 1; seed <= 20 && !first; seed++) {
+        const result = await broken.run({ seed });
+        if (result.violations.some(({ kind }) => kind === "truncated early")) first = result;
+      }
+      if (!first) throw new Error("no seed of 20 catches it");
+      const wanted = first.violations[0];
+      const story = await shrink(first, (options) => broken.run(options), 30);
+      // Told from its options alone.
+      const told = await broken.run(story.options, true);
+      expect(told.violations).toContainEqual(expect.objectContaining({ invariant: wanted?.invariant, kind: wanted?.kind }));
+      expect(story.options.allowedClients?.size).toBeLessThan(first.clients.length);
+      expect(told.faults.length).toBeLessThan(first.faults.length);
+      expect(told.steps).toBeLessThan(first.steps);
+      const lines = storyLines(story, told);
+      const [words, end] = [lines.indexOf("The last words about what broke:"), lines.indexOf("What broke:")];
+      expect(end - words).toBeGreaterThan(1);
+      expect(lines.slice(end).join("\n")).toContain("truncated early");
     } finally {
       await broken.close();
+    }
+  });
+
+  it("knows which lines its stories reach", async () => {
+    const covering = new SeedPool(1, { coverage: true });
+    try {
+      await covering.run({ seed: 1, activeShare: 0.2 });
+      const coverage = coverageOf(await covering.coverage());
+      const committer = coverage.get("core/src/container")?.find(({ file }) => file.endsWith("/committer.ts"));
+      expect(committer?.lines).toBeGreaterThan(50);
+      expect(committer?.unreached.length).toBeLessThan((committer?.lines ?? 0) / 2);
+      expect(coverage.get("edge/src/store")?.map(({ file }) => file)).not.toContain("edge/src/store/worker-edge-store.ts");
+    } finally {
+      await covering.close();
     }
   });
 });
