@@ -81,6 +81,8 @@ export interface Core {
   announce(url: string): void;
   /** Raises the number of containers while the cluster runs; it never shrinks. Resolves with how many there are. @throws INVALID_REQUEST */
   raiseContainers(count: number): Promise<number>;
+  /** This node gives its containers away and takes none, where there are others; or takes some again. */
+  setDraining(draining: boolean): void;
   /**
    * Gives its containers away where others are there to take them, answers what was begun, flushes, and stops. MetaStore and Bus
    * stay open: they belong to the caller.
@@ -136,6 +138,7 @@ export async function openCore(parts: CoreParts): Promise<Core> {
       }
       return cluster.raise(count);
     },
+    setDraining: (draining) => cluster.setDraining(draining),
     status() {
       const containers = host.status();
       const sum = (count: (hosted: HostedStatus) => number | undefined) =>

@@ -10,6 +10,7 @@ import type { Bus } from "@tributary/common/ports/bus";
 import type { Log } from "@tributary/common/ports/log";
 import type { Random } from "@tributary/common/random";
 import { createContainer } from "./container/create-container.ts";
+import { generationOf } from "./container/generation.ts";
 import { type Core, type CoreStatus, openCore } from "./core.ts";
 import { openCorePorts } from "./ports.ts";
 
@@ -67,7 +68,7 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       logger,
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
-        const log = await ports.openLog(id);
+        const log = await ports.openLog(id, generationOf(epoch));
         logs.set(id, log);
         return createContainer({
           id,
@@ -94,6 +95,11 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       ownerUrl: (name) => core.ownerUrl(name),
       ready: () => readiness(core.status()),
       status: () => core.status(),
+      cluster: {
+        describe: () => core.status(),
+        raiseContainers: (count) => core.raiseContainers(count),
+        setDraining: (draining) => core.setDraining(draining),
+      },
       metricsText: createMetricsText(CORE_METRICS, () => coreMetrics(core.status())),
       reportError: (error) =>
         logger.error("defect in a request", { error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),

@@ -8,6 +8,7 @@ import type { StreamService } from "../stream-service.ts";
 import { AccessPolicy, addCorsHeaders, preflightHeaders } from "./access.ts";
 import { handleAppend } from "./append.ts";
 import { BodyBudget } from "./body.ts";
+import { type ClusterManagement, handleCluster } from "./cluster.ts";
 import { handleCreate } from "./create.ts";
 import { OWNER_HEADER } from "./headers.ts";
 import { handleManagement } from "./management.ts";
@@ -33,6 +34,8 @@ export interface DataPlaneOptions {
   readonly status?: () => unknown;
   /** Where the stream is served, if that is another server: told to clients, so that they can go there. Default: it is here. */
   readonly ownerUrl?: (name: StreamName) => Promise<string | undefined>;
+  /** Behind `/v1/cluster`. Default: the path does not exist. */
+  readonly cluster?: ClusterManagement;
   readonly longPollMsMax?: number;
   /** Where defects are reported. Default: standard error. */
   readonly reportError?: (error: unknown) => void;
@@ -55,6 +58,7 @@ const FOREIGN_ORIGIN = "without a configured token only pages from this machine 
 
 const STREAM_PREFIX = "/v1/stream/";
 const SCOPES_PREFIX = "/v1/scopes";
+const CLUSTER_PREFIX = "/v1/cluster";
 
 /** The HTTP data plane of PROTOCOL.md over a StreamService, as a web-standard application. */
 export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
@@ -105,6 +109,9 @@ export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
   const management = route(true, (request, path) => handleManagement(plane, splitPath(path, SCOPES_PREFIX), request));
   app.all(SCOPES_PREFIX, management);
   app.all(`${SCOPES_PREFIX}/*`, management);
+  const cluster = route(true, (request, path) => handleCluster(options.cluster, splitPath(path, CLUSTER_PREFIX), request, plane.bodies));
+  app.all(CLUSTER_PREFIX, cluster);
+  app.all(`${CLUSTER_PREFIX}/*`, cluster);
   app.all(
     "/health",
     route(false, (request) => get(request, () => replyJson(200, { status: "ok", ...identity(options) }))),

@@ -177,6 +177,26 @@ export class TributaryClient {
     }
   }
 
+  /** What the node that answers knows of its cluster. @throws NOT_FOUND from a gateway */
+  async cluster(): Promise<Record<string, unknown>> {
+    return (await (await this.#request("GET", "/v1/cluster")).json()) as Record<string, unknown>;
+  }
+
+  /** Resolves with the number of containers that there are now. */
+  async raiseContainers(count: number): Promise<number> {
+    return ((await this.#putJson("/v1/cluster/containers", { count })) as { count: number }).count;
+  }
+
+  /** The node that answers gives its containers away, or takes some again. */
+  async setDraining(draining: boolean): Promise<void> {
+    await this.#putJson("/v1/cluster/drain", { draining });
+  }
+
+  async #putJson(path: string, value: object): Promise<unknown> {
+    const body = new TextEncoder().encode(JSON.stringify(value));
+    return (await this.#request("PUT", path, { headers: { "content-type": "application/json" }, body })).json();
+  }
+
   async status(): Promise<Record<string, unknown>> {
     return (await (await this.#request("GET", "/status")).json()) as Record<string, unknown>;
   }

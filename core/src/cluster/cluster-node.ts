@@ -160,12 +160,16 @@ export class ClusterNode implements Cluster {
     return count;
   }
 
+  setDraining(draining: boolean): void {
+    this.#membership.describe({ draining });
+    this.#beatPoke.now();
+  }
+
   async drain(isEmpty: () => boolean, timeoutMs: number): Promise<void> {
     const { clock } = this.#access;
     const othersTake = () => [...this.#state.nodes].some(([id, { record }]) => id !== this.node && !record.draining);
     if (isEmpty() || !othersTake()) return;
-    this.#membership.describe({ draining: true });
-    this.#beatPoke.now();
+    this.setDraining(true);
     const endMs = clock.monotonicMs() + timeoutMs;
     const done = () => (isEmpty() && !this.#isNamed()) || !othersTake() || clock.monotonicMs() >= endMs;
     while (!done()) await sleep(clock, RETRY_MS, this.#stopping.signal);

@@ -23,6 +23,8 @@ export interface Cluster extends ClusterView {
   announce(url: string): void;
   /** Sees to it that the cluster has at least so many containers; resolves with how many it has. */
   raise(containers: number): Promise<number>;
+  /** Told to the others: whether this node gives its containers away and takes none. */
+  setDraining(draining: boolean): void;
   /** Gives all containers away, if others are there to take them. Resolves when `isEmpty`, or the time is up. */
   drain(isEmpty: () => boolean, timeoutMs: number): Promise<void>;
   /** Ends the membership. */

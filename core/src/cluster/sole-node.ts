@@ -79,6 +79,9 @@ export class SoleNode implements Cluster {
     return this.#containers;
   }
 
+  /** There is nobody to give anything to. */
+  setDraining(): void {}
+
   async drain(): Promise<void> {}
 
   async leave(): Promise<void> {}

@@ -1,5 +1,6 @@
 import { TributaryError } from "@tributary/common/errors";
 import { Command, CommanderError } from "commander";
+import { addClusterCommand } from "./cluster.ts";
 import { addConfigCommand } from "./config.ts";
 import { EXIT, endQuietlyWithoutReader, reportError } from "./io.ts";
 import { addReadCommand } from "./read.ts";
@@ -37,6 +38,7 @@ addWriteCommand(program);
 addReadCommand(program);
 addReplayCommand(program);
 addStatusCommand(program);
+addClusterCommand(program);
 addVerifyCommand(program);
 addConfigCommand(program);
 inheritSettings(program);
