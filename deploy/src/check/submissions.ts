@@ -153,7 +153,7 @@ class Gaps {
       (gap) =>
         gap.first <= number &&
         number <= gap.last &&
-        (gap.stream === stream || !this.#streams.has(stream)) &&
+        (gap.stream === stream || gap.stream.startsWith(`${stream}.quarantine-`) || !this.#streams.has(stream)) &&
         (gap.count === gap.last - gap.first + 1 || (gap.range !== undefined && gap.range.from <= hash && hash < gap.range.to)),
     );
   }

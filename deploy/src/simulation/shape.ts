@@ -114,7 +114,7 @@ export function shapeOf(dice: Dice): Shape {
     },
     edgeCheckpointBytes: dice.pick("edge checkpoint", [8_000, 30_000, 80_000]),
     opIntervalMs: dice.pick("op interval", [150, 250]),
-    eventsPerOp: dice.pick("events per op", [20, 36]),
+    eventsPerOp: dice.pick("events per op", [18, 32]),
     eventBytesMax: dice.pick("event bytes", [20, 60, 200]),
     faultRate: dice.pick("fault rate", [0.3, 1, 1, 2]),
     edgeLog: {

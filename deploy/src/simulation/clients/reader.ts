@@ -191,8 +191,8 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
   return { reads, unreadable };
 }
 
-/** What a server may say of what is damaged. */
-const DAMAGE = ["CONTAINER_NOT_OWNED", "STORE_CORRUPT", "FRAME_CORRUPT", "BLOCK_CORRUPT"] as const;
+/** What a server may say of what is damaged. It waits for a container that may be served soon, somewhere. */
+const DAMAGE = ["BUS_TIMEOUT", "CONTAINER_NOT_OWNED", "STORE_CORRUPT", "FRAME_CORRUPT", "BLOCK_CORRUPT"] as const;
 const TRIES_MAX = 20;
 
 /** What is damaged is missing from no list; but a server that does not serve a container cannot list its streams. */
