@@ -61,8 +61,8 @@ export function decodeNodeRecord(key: string, bytes: Uint8Array): NodeRecord {
   return { name, url, draining, beat, leaseMs, version, formatMax };
 }
 
-export function encodeNodeRecord(record: NodeRecord): Uint8Array {
-  return encodeCbor(record);
+export function encodeNodeRecord({ name, url, draining, beat, leaseMs, version, formatMax }: NodeRecord): Uint8Array {
+  return encodeCbor({ name, url, draining, beat, leaseMs, version, formatMax });
 }
 
 /** @throws STORE_CORRUPT */
@@ -74,8 +74,8 @@ export function decodeAssignment(bytes: Uint8Array): Assignment {
   return { version, owners };
 }
 
-export function encodeAssignment(assignment: Assignment): Uint8Array {
-  return encodeCbor(assignment);
+export function encodeAssignment({ version, owners }: Assignment): Uint8Array {
+  return encodeCbor({ version, owners });
 }
 
 /** @throws STORE_CORRUPT */
@@ -85,11 +85,19 @@ export function decodeContainerTable(key: string, bytes: Uint8Array): ContainerT
   return { count, version };
 }
 
+export function encodeContainerTable({ count, version }: ContainerTable): Uint8Array {
+  return encodeCbor({ count, version });
+}
+
 /** Records of earlier programs do not say "released". @throws STORE_CORRUPT */
 export function decodeOwnerRecord(key: string, bytes: Uint8Array): OwnerRecord {
   const { epoch, node, nonce, released } = decodeMap(key, bytes);
   if (!isNatural(epoch) || typeof node !== "string" || typeof nonce !== "string") throw malformed(key);
   return { epoch, node, nonce, released: released === true };
+}
+
+export function encodeOwnerRecord({ epoch, node, nonce, released }: OwnerRecord): Uint8Array {
+  return encodeCbor({ epoch, node, nonce, released });
 }
 
 /** @throws STORE_CORRUPT */

@@ -1,7 +1,14 @@
 import { encodeCbor } from "@tributary/common/format/cbor";
 import { keyHash } from "@tributary/common/key-hash";
 import { type Id, newId } from "@tributary/common/names";
-import { decodeClusterId, decodeContainerTable, decodeOwnerRecord, type OwnerRecord } from "../cluster/cluster-codec.ts";
+import {
+  decodeClusterId,
+  decodeContainerTable,
+  decodeOwnerRecord,
+  encodeContainerTable,
+  encodeOwnerRecord,
+  type OwnerRecord,
+} from "../cluster/cluster-codec.ts";
 import { changeKey, type MetaAccess } from "./meta-change.ts";
 
 const CLUSTER_ID_BYTES = 16;
@@ -30,7 +37,7 @@ export async function ensureContainerCount(access: MetaAccess, wanted: number): 
     const before = entry ? decodeContainerTable(CONTAINERS_KEY, entry.value) : { count: 0, version: 0 };
     const count = Math.max(before.count, wanted);
     const version = count === before.count ? before.version : before.version + 1;
-    return { type: "put", value: encodeCbor({ count, version }), result: () => count };
+    return { type: "put", value: encodeContainerTable({ count, version }), result: () => count };
   });
 }
 
@@ -61,8 +68,7 @@ export async function winEpoch(access: MetaAccess, wish: EpochWish): Promise<num
     if (before?.nonce === nonce) return { type: "keep", result: before.epoch };
     if (before && !wish.mayTake(before)) return { type: "keep", result: undefined };
     const epoch = Math.max(before?.epoch ?? 0, wish.above) + 1;
-    const won: OwnerRecord = { epoch, node: wish.node, nonce, released: false };
-    return { type: "put", value: encodeCbor(won), result: () => epoch };
+    return { type: "put", value: encodeOwnerRecord({ epoch, node: wish.node, nonce, released: false }), result: () => epoch };
   });
 }
 
@@ -74,6 +80,6 @@ export async function releaseContainer(access: MetaAccess, container: number, no
     // An old read: what this node itself won is newer.
     if (!before || before.epoch < epoch) return { type: "again" };
     if (before.epoch > epoch || before.node !== node || before.released) return { type: "keep", result: undefined };
-    return { type: "put", value: encodeCbor({ ...before, released: true }), result: () => undefined };
+    return { type: "put", value: encodeOwnerRecord({ ...before, released: true }), result: () => undefined };
   });
 }
