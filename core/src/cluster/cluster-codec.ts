@@ -31,6 +31,13 @@ export interface Assignment {
   readonly owners: readonly Id[];
 }
 
+/** `cluster`: which one it is. */
+export interface ClusterRecord {
+  readonly id: Id;
+  /** Of its lake; undefined until the first node has marked that. */
+  readonly lake: Id | undefined;
+}
+
 /** `containers`: how many there are. */
 export interface ContainerTable {
   readonly count: number;
@@ -100,11 +107,15 @@ export function encodeOwnerRecord({ epoch, node, nonce, released }: OwnerRecord)
   return encodeCbor({ epoch, node, nonce, released });
 }
 
-/** @throws STORE_CORRUPT */
-export function decodeClusterId(key: string, bytes: Uint8Array): Id {
-  const { id } = decodeMap(key, bytes);
-  if (typeof id !== "string") throw malformed(key);
-  return id;
+export function encodeClusterRecord({ id, lake }: ClusterRecord): Uint8Array {
+  return encodeCbor(lake === undefined ? { id } : { id, lake });
+}
+
+/** Records of earlier programs do not name a lake. @throws STORE_CORRUPT */
+export function decodeClusterRecord(key: string, bytes: Uint8Array): ClusterRecord {
+  const { id, lake } = decodeMap(key, bytes);
+  if (typeof id !== "string" || (lake !== undefined && typeof lake !== "string")) throw malformed(key);
+  return { id, lake };
 }
 
 function isNatural(value: unknown): value is number {

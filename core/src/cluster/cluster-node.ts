@@ -29,6 +29,8 @@ export interface ClusterNodeOptions {
 /** Nobody's monotonic clock runs that much faster than another's; and what a record needs to come through to everybody. */
 const CLOCKS_DIFFER = 1.1;
 const MARGIN_MS = 100;
+/** As in the settings; what a damaged record says must not keep a node alive for ever. */
+const LEASE_MS_MAX = 60_000;
 /** Owner records only route, so a look at all of them comes at times: so long, or more where there are many. */
 const OWNERS_LOOK_MS = 2_000;
 const OWNER_LOOK_MS = 4;
@@ -301,7 +303,7 @@ export class ClusterNode implements Cluster {
 
   /** Only time counts in which this node was alive itself: one that slept, or whose MetaStore was away, has seen nobody's beats. */
   #deathOf({ record, sinceMs }: Sighting): number {
-    return Math.max(sinceMs, this.#membership.heldSinceMs) + record.leaseMs * CLOCKS_DIFFER + MARGIN_MS;
+    return Math.max(sinceMs, this.#membership.heldSinceMs) + Math.min(record.leaseMs, LEASE_MS_MAX) * CLOCKS_DIFFER + MARGIN_MS;
   }
 
   async #remove(node: Id, { revision, record }: Sighting): Promise<boolean> {

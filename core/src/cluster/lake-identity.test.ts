@@ -4,6 +4,7 @@ import { expect, it } from "vitest";
 import { fastClock, seededRandom } from "../service/testing/fast-clock.ts";
 import { MemoryObjectStore } from "../service/testing/memory-engines.ts";
 import { MemoryMetaStore } from "../service/testing/memory-meta-store.ts";
+import { encodeClusterRecord } from "./cluster-codec.ts";
 import { agreeOnClusterId, decodeIdentity, encodeIdentity, IDENTITY_NAME } from "./lake-identity.ts";
 
 const access = (meta = new MemoryMetaStore(), seed = 1) => ({ meta, clock: fastClock(), random: seededRandom(seed) });
@@ -12,7 +13,7 @@ it("a new cluster marks its lake, and finds it again", async () => {
   const objects = new MemoryObjectStore();
   const mine = access();
   const id = await agreeOnClusterId(mine, objects, "test");
-  expect(decodeIdentity(await objects.get(IDENTITY_NAME))).toEqual({ cluster: id, name: "test" });
+  expect(decodeIdentity(await objects.get(IDENTITY_NAME))).toMatchObject({ cluster: id, name: "test" });
   expect(await agreeOnClusterId(mine, objects, "test")).toBe(id);
 });
 
@@ -38,6 +39,25 @@ it("another cluster's lake is refused with what to do", async () => {
   expect(hasCode(error, "CONFIG_INVALID") && error.message).toContain("core.lake");
 });
 
+it("a node that has a lake of its own is refused, whether that is empty or was marked by mistake at the same time", async () => {
+  const mine = access();
+  const objects = new MemoryObjectStore();
+  const id = await agreeOnClusterId(mine, objects, "test");
+  const own = new MemoryObjectStore();
+  await expect(agreeOnClusterId(mine, own, "test")).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+  await own.put(IDENTITY_NAME, encodeIdentity({ cluster: id, name: "test", lake: "00" }));
+  await expect(agreeOnClusterId(mine, own, "test")).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+  expect(await agreeOnClusterId(mine, objects, "test")).toBe(id);
+});
+
+it("a cluster from before lakes were marked marks its own", async () => {
+  const mine = access();
+  await mine.meta.create("cluster", encodeClusterRecord({ id: "0123456789abcdef", lake: undefined }));
+  const objects = new MemoryObjectStore();
+  expect(await agreeOnClusterId(mine, objects, "test")).toBe("0123456789abcdef");
+  await expect(agreeOnClusterId(mine, new MemoryObjectStore(), "test")).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+});
+
 it("another cluster's lake does not give its id to metadata that are new", async () => {
   const objects = new MemoryObjectStore();
   await agreeOnClusterId(access(), objects, "test");
@@ -51,7 +71,7 @@ it("mutated identities are read or STORE_CORRUPT", async () => {
   await fuzzBytes({
     name: "lake-identity",
     beside: import.meta.url,
-    seeds: [encodeIdentity({ cluster: "0123456789abcdef", name: "test" })],
+    seeds: [encodeIdentity({ cluster: "0123456789abcdef", name: "test", lake: "fedcba9876543210" })],
     run,
   });
 });

@@ -1,37 +1,50 @@
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
-import type { Id } from "@tributary/common/names";
+import { type Id, newId } from "@tributary/common/names";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
-import { ensureClusterId } from "../service/cluster-record.ts";
+import { ensureClusterRecord } from "../service/cluster-record.ts";
 import type { MetaAccess } from "../service/meta-change.ts";
 
-/** Says whose lake it is: CBOR {cluster, name}. Written once, by the first node of the cluster that opens the lake. */
+/** Says whose lake it is: CBOR {cluster, name, lake}. Written once, by the first node of the cluster that opens the lake. */
 export const IDENTITY_NAME = "cluster/identity";
+const LAKE_ID_BYTES = 16;
 
 export interface LakeIdentity {
   readonly cluster: Id;
   /** As in the setting `cluster`. */
   readonly name: string;
+  /** Drawn once for the lake: tells it from another one that was marked for the same cluster. */
+  readonly lake: Id;
 }
 
 /**
- * The cluster's id, which MetaStore and lake agree on. A MetaStore without one takes over the lake's: it was lost or is new.
- * @throws CONFIG_INVALID when the lake is another cluster's; STORE_CORRUPT; whatever both stores throw
+ * The cluster's id, on which MetaStore and lake agree, both ways: the lake names its cluster, and the cluster its lake. A
+ * MetaStore without an id takes over the lake's: it was lost or is new.
+ * @throws CONFIG_INVALID when they belong to others; STORE_CORRUPT; whatever both stores throw
  */
 export async function agreeOnClusterId(access: MetaAccess, objects: ObjectStore, name: string): Promise<Id> {
-  const marked = await readIdentity(objects);
+  let marked = await readIdentity(objects);
   // Before anything is taken over from a lake that is another one's.
   if (marked && marked.name !== name)
     throw foreign(`the lake belongs to the cluster named '${marked.name}', and this one's name is '${name}'`);
-  const id = await ensureClusterId(access, marked?.cluster);
-  const { cluster } = marked ?? (await markLake(objects, { cluster: id, name }));
-  if (cluster === id) return id;
-  throw foreign(`the lake belongs to the cluster ${cluster}, and the metadata (in NATS, or in the data folder) to the cluster ${id}`);
+  const { id, lake } = await ensureClusterRecord(access, { id: marked?.cluster });
+  // Marked before the record names it; and not there yet when it was read above, if two nodes start at once.
+  if (!marked && lake !== undefined) marked = await readIdentity(objects);
+  if (!marked && lake !== undefined) throw foreign(`this is not the lake of the cluster '${name}', which has one already`);
+  const identity = marked ?? (await markLake(objects, { cluster: id, name, lake: newId(access.random, LAKE_ID_BYTES) }));
+  if (identity.cluster !== id) {
+    throw foreign(
+      `the lake belongs to the cluster ${identity.cluster}, and the metadata (in NATS, or in the data folder) to the cluster ${id}`,
+    );
+  }
+  const agreed = await ensureClusterRecord(access, { id, lake: identity.lake });
+  if (agreed.lake !== identity.lake) throw foreign(`this is not the lake of the cluster '${name}', which has another one`);
+  return id;
 }
 
 function foreign(what: string): TributaryError {
   const remedy =
-    "Name this cluster's own lake in core.lake (an empty folder will do), or use the settings and metadata of the lake's cluster";
+    "Name the cluster's own lake in core.lake: the same folder for all its nodes. A cluster that is new needs an empty folder and a name of its own in the setting cluster";
   return new TributaryError("CONFIG_INVALID", `${what}. ${remedy}.`);
 }
 
@@ -59,8 +72,8 @@ async function readIdentity(objects: ObjectStore): Promise<LakeIdentity | undefi
   return decodeIdentity(bytes);
 }
 
-export function encodeIdentity({ cluster, name }: LakeIdentity): Uint8Array {
-  return encodeCbor({ cluster, name });
+export function encodeIdentity({ cluster, name, lake }: LakeIdentity): Uint8Array {
+  return encodeCbor({ cluster, name, lake });
 }
 
 /** @throws STORE_CORRUPT */
@@ -71,7 +84,7 @@ export function decodeIdentity(bytes: Uint8Array): LakeIdentity {
   } catch {
     // Said below.
   }
-  const { cluster, name } = typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
-  if (typeof cluster === "string" && typeof name === "string") return { cluster, name };
+  const { cluster, name, lake } = typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+  if (typeof cluster === "string" && typeof name === "string" && typeof lake === "string") return { cluster, name, lake };
   throw new TributaryError("STORE_CORRUPT", `the lake's object ${IDENTITY_NAME} is damaged; it says which cluster the lake belongs to`);
 }

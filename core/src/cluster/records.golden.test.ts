@@ -2,11 +2,12 @@ import { readFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import {
   decodeAssignment,
-  decodeClusterId,
+  decodeClusterRecord,
   decodeContainerTable,
   decodeNodeRecord,
   decodeOwnerRecord,
   encodeAssignment,
+  encodeClusterRecord,
   encodeContainerTable,
   encodeNodeRecord,
   encodeOwnerRecord,
@@ -27,6 +28,7 @@ function through<T>(decode: (key: string, bytes: Uint8Array) => T, encode: (valu
 it.each([
   ["node-1", through(decodeNodeRecord, encodeNodeRecord)],
   ["assignment-1", through((_, bytes) => decodeAssignment(bytes), encodeAssignment)],
+  ["cluster-1", through(decodeClusterRecord, encodeClusterRecord)],
   ["containers-1", through(decodeContainerTable, encodeContainerTable)],
   ["owner-1", through(decodeOwnerRecord, encodeOwnerRecord)],
   ["lake-identity-1", through((_, bytes) => decodeIdentity(bytes), encodeIdentity)],
@@ -38,5 +40,5 @@ it.each([
 
 it("records from before there were several nodes are read", () => {
   expect(decodeOwnerRecord("key", golden("owner-0"))).toEqual(said["owner-0"]);
-  expect(decodeClusterId("key", golden("cluster-1"))).toBe(said["cluster-1"]);
+  expect(decodeClusterRecord("key", golden("cluster-0"))).toEqual(said["cluster-0"]);
 });

@@ -1,10 +1,11 @@
-import { encodeCbor } from "@tributary/common/format/cbor";
 import { keyHash } from "@tributary/common/key-hash";
 import { type Id, newId } from "@tributary/common/names";
 import {
-  decodeClusterId,
+  type ClusterRecord,
+  decodeClusterRecord,
   decodeContainerTable,
   decodeOwnerRecord,
+  encodeClusterRecord,
   encodeContainerTable,
   encodeOwnerRecord,
   type OwnerRecord,
@@ -18,14 +19,21 @@ const NONCE_BYTES = 8;
 /** The container table and, below it, the owner records. */
 export const CONTAINERS_KEY = "containers";
 
-/** `cluster` (CBOR map): the cluster's id, drawn once; `known` where the lake has one already. */
-export async function ensureClusterId(access: MetaAccess, known?: Id): Promise<Id> {
-  const id = known ?? newId(access.random, CLUSTER_ID_BYTES);
-  return changeKey<Id>(access, CLUSTER_KEY, (entry) =>
-    entry
-      ? { type: "keep", result: decodeClusterId(CLUSTER_KEY, entry.value) }
-      : { type: "put", value: encodeCbor({ id }), result: () => id },
-  );
+/**
+ * `cluster` (CBOR map): the cluster's id, drawn once unless one is wished for, and the id of its lake once that is known. What
+ * stands there already holds.
+ */
+export async function ensureClusterRecord(
+  access: MetaAccess,
+  wish: { readonly id: Id | undefined; readonly lake?: Id },
+): Promise<ClusterRecord> {
+  const id = wish.id ?? newId(access.random, CLUSTER_ID_BYTES);
+  return changeKey<ClusterRecord>(access, CLUSTER_KEY, (entry) => {
+    const before = entry && decodeClusterRecord(CLUSTER_KEY, entry.value);
+    if (before && (before.lake !== undefined || wish.lake === undefined)) return { type: "keep", result: before };
+    const record: ClusterRecord = { id: before?.id ?? id, lake: wish.lake };
+    return { type: "put", value: encodeClusterRecord(record), result: () => record };
+  });
 }
 
 /**

@@ -3,7 +3,7 @@ import { encodeCbor } from "@tributary/common/format/cbor";
 import { isValidName } from "@tributary/common/names";
 import { fuzzBytes, fuzzValues, orCode } from "@tributary/common/testing/fuzz";
 import { expect, it } from "vitest";
-import { ensureClusterId, ensureContainerCount, winEpoch } from "./cluster-record.ts";
+import { ensureClusterRecord, ensureContainerCount, winEpoch } from "./cluster-record.ts";
 import { formatOffset, formatPosition, parseOffset } from "./offset.ts";
 import { decodeIdPointer, decodeStreamRecord, encodeIdPointer, encodeStreamRecord, nameOfKey, type StreamRecord } from "./stream-record.ts";
 import { fastClock, seededRandom } from "./testing/fast-clock.ts";
@@ -98,7 +98,11 @@ it("mutated records of the cluster are read or STORE_CORRUPT, and those of write
       const access = { meta: new MemoryMetaStore(), clock: fastClock(), random: seededRandom(1) };
       const wish = { container: 0, node: "aa", above: 0, mayTake: () => true };
       for (const key of [...clusterKeys, incarnationKey]) await access.meta.create(key, encodeCbor(value));
-      for (const work of [() => ensureClusterId(access), () => ensureContainerCount(access, 2), () => winEpoch(access, wish)]) {
+      for (const work of [
+        () => ensureClusterRecord(access, { id: undefined }),
+        () => ensureContainerCount(access, 2),
+        () => winEpoch(access, wish),
+      ]) {
         const result = await work().catch((error: unknown) => {
           if (!hasCode(error, "STORE_CORRUPT")) throw error;
         });
