@@ -28,7 +28,8 @@ export interface CorePorts {
   readonly objects: ObjectStore;
   /** Other nodes may use the same MetaStore and logs. */
   readonly shared: boolean;
-  openLog(container: number): Promise<Log>;
+  /** Each generation of a container has a log of its own; those of earlier ones are left as they are. */
+  openLog(container: number, generation: number): Promise<Log>;
   close(): Promise<void>;
 }
 
@@ -77,8 +78,9 @@ async function sqliteEngines(folder: string, logger: Logger): Promise<Engines> {
     bus: undefined,
     shared: false,
     meta,
-    async openLog(container) {
-      const { log, report } = await openWorkerLog(join(folder, `wal-${container}.db`), { quarantineDir: join(folder, "quarantine") });
+    async openLog(container, generation) {
+      const file = join(folder, `wal-${logSuffix(container, generation)}.db`);
+      const { log, report } = await openWorkerLog(file, { quarantineDir: join(folder, "quarantine") });
       if (report.quarantinePath !== "") {
         logger.error("a write-ahead log was damaged; what could not be read was put aside", {
           container,
@@ -90,6 +92,10 @@ async function sqliteEngines(folder: string, logger: Logger): Promise<Engines> {
     },
     close: () => meta.close(),
   };
+}
+
+function logSuffix(container: number, generation: number): string {
+  return generation === 0 ? `${container}` : `${container}-g${generation}`;
 }
 
 async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
@@ -109,9 +115,9 @@ async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
       shared: true,
       meta,
       // A frame must hold the largest block.
-      openLog: (container) =>
+      openLog: (container, generation) =>
         JetStreamLog.open(link, {
-          name: `tributary-${config.cluster}-wal-${container}`,
+          name: `tributary-${config.cluster}-wal-${logSuffix(container, generation)}`,
           replicas,
           recordBytesMin: LIMITS.blockBytesMax + FRAME_OVERHEAD_BYTES,
         }),

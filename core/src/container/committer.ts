@@ -216,6 +216,7 @@ export class Committer {
           this.#lost.delete(hash);
           this.#host.onApplied(changed);
         }
+        if (durable.endsGeneration) throw new TributaryError("CONTAINER_NOT_OWNED", "the container goes on in a later generation");
         // With the fence behind them they can never count.
         const again = new TributaryError("OVERLOADED", "the write-ahead log changed hands or failed; nothing was appended");
         for (const frame of this.#lost.values()) failAll(frame.answers, again);

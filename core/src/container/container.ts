@@ -1,9 +1,11 @@
 import type { TributaryError } from "@tributary/common/errors";
 import type { Block } from "@tributary/common/format/block";
-import type { Id, SegmentId, StreamName } from "@tributary/common/names";
+import type { Id, SegmentId } from "@tributary/common/names";
 import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+import type { GoneBackReason, KnownLoss } from "../tier/root-object.ts";
 import type { NonceRange } from "./nonces.ts";
+import type { StreamOrigin } from "./stream-origin.ts";
 
 /**
  * A container owns many segments and one write-ahead log. Everything it answers is durable (rule W3); everything it knows is a
@@ -55,6 +57,8 @@ export interface Container {
   close(options?: { readonly withinMs: number }): Promise<void>;
 }
 
+export type { StreamOrigin } from "./stream-origin.ts";
+
 export interface ContainerStream {
   readonly id: Id;
   /** Segments of the stream that live in this container, in order. */
@@ -62,14 +66,6 @@ export interface ContainerStream {
   readonly contentType: string;
   readonly closed: boolean;
   readonly origin?: StreamOrigin;
-}
-
-/** What else the MetaStore says of a stream. The container keeps it, so that a MetaStore that was lost can be had back. */
-export interface StreamOrigin {
-  readonly name: StreamName;
-  readonly createdAtMs: number;
-  /** The container of each of the stream's segments. */
-  readonly containers: readonly number[];
 }
 
 export interface ContainerAppendResult {
@@ -109,4 +105,18 @@ export interface ContainerStatus {
   readonly bytesInMemory: number;
   readonly bytesTiered: number;
   readonly lastReplayMs: number;
+  readonly generation: number;
+  /** How its generation came to be; undefined for the first one. */
+  readonly wentBack: WentBack | undefined;
+}
+
+/** State was lost and a new generation begun from what was left (rule L5). */
+export interface WentBack {
+  readonly raisedAtMs: number;
+  readonly reason: GoneBackReason;
+  /** Streams that were there, and those of them that are known to have lost events. Others may have lost some of their newest ones. */
+  readonly streams: number;
+  readonly streamsWithKnownLoss: number;
+  /** Chain ordinals [from, to); at most 100 rows. */
+  readonly losses: readonly (KnownLoss & { readonly name: string })[];
 }

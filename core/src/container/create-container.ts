@@ -1,19 +1,22 @@
 import { createHash } from "node:crypto";
 import { assert } from "@tributary/common/assert";
-import type { Clock } from "@tributary/common/clock";
+import { type Clock, sleep } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { Block } from "@tributary/common/format/block";
 import type { Logger } from "@tributary/common/logger";
-import { bytesToHex, type Id, newId, WRITER_ID_BYTES } from "@tributary/common/names";
+import { bytesToHex, formatStreamName, type Id, newId, WRITER_ID_BYTES } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { Log } from "@tributary/common/ports/log";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
 import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+import { claimEpoch } from "../tier/claim.ts";
 import { Flusher } from "../tier/flusher.ts";
+import { LakeHistory } from "../tier/lake-history.ts";
 import { quarantineName } from "../tier/object-names.ts";
 import { TierReader } from "../tier/tier-reader.ts";
+import { flushUnrecorded } from "../tier/unrecorded-flush.ts";
 import { Committer } from "./committer.ts";
 import type {
   Container,
@@ -22,15 +25,17 @@ import type {
   ContainerStatus,
   ContainerStream,
   ContainerStreamState,
+  WentBack,
 } from "./container.ts";
 import type { Durable } from "./durable.ts";
 import { EventReader, type PageBounds } from "./event-reader.ts";
 import { blockItemBytes, type OwnResult, ownItemBytes, type QueueItem } from "./frame-builder.ts";
 import { generationOf } from "./generation.ts";
+import { recoverOrRaise } from "./going-back.ts";
 import { NONCE_BYTES, nonceAt, positionAt } from "./nonces.ts";
 import { headerBytesMax, type Operation } from "./operations.ts";
 import { CONTAINER_DEFAULTS, type ContainerOptions } from "./options.ts";
-import { LogHole, recover } from "./recovery.ts";
+import { LogHole } from "./recovery.ts";
 import { findSegment, type StreamState, writerKey } from "./state.ts";
 import { Waiters } from "./waiters.ts";
 import { FRAME_OVERHEAD_BYTES, frameHash } from "./wal-frame.ts";
@@ -63,6 +68,7 @@ export function createContainer(setup: ContainerSetup): Container {
 
 /** The owner before may truncate records while we read them; then the log is read anew. */
 const RECOVERY_TRIES_MAX = 5;
+const LOSSES_SHOWN_MAX = 100;
 
 class WalContainer implements Container {
   readonly id: number;
@@ -81,6 +87,7 @@ class WalContainer implements Container {
   readonly #nonce: Id;
   #walFirst = 1;
   #lastReplayMs = 0;
+  #wentBack: WentBack | undefined;
 
   constructor(setup: ContainerSetup) {
     this.id = setup.id;
@@ -101,6 +108,7 @@ class WalContainer implements Container {
       const { durable, committer } = await this.#takeOver();
       started = committer;
       this.#walFirst = (await log.state()).first;
+      this.#wentBack = await this.#describeLoss(durable);
       this.#lastReplayMs = clock.monotonicMs() - startedMs;
       if (this.#refusal) throw this.#refusal;
       this.#running = { durable, committer, flusher: this.#createFlusher(durable, committer) };
@@ -115,9 +123,13 @@ class WalContainer implements Container {
   }
 
   async #takeOver(): Promise<{ durable: Durable; committer: Committer }> {
+    const { id: container, epoch, log, objects, clock, logger } = this.#setup;
+    const claimed = claimEpoch(objects, container, epoch, this.#nonce);
+    const parts = { container, epoch, nonce: this.#nonce, log, objects, tier: this.#tier, nowMs: () => clock.nowMs(), logger };
     for (let tries = 1; ; tries++) {
       try {
-        const durable = await recover(this.#setup.log, this.#tier);
+        const recovering = recoverOrRaise({ ...parts, claimed, lake: new LakeHistory(container, objects, this.#tier) });
+        const [durable] = await Promise.all([recovering, claimed]);
         const committer = this.#createCommitter(durable);
         await committer.start();
         return { durable, committer };
@@ -126,6 +138,23 @@ class WalContainer implements Container {
         if (tries >= RECOVERY_TRIES_MAX) throw new TributaryError("STORE_CORRUPT", error.message, {}, { cause: error });
       }
     }
+  }
+
+  async #describeLoss({ state }: Durable): Promise<WentBack | undefined> {
+    if (state.generation === 0) return undefined;
+    const root = (await this.#tier.root(state.generation))?.root;
+    return (
+      root && {
+        raisedAtMs: root.raisedAtMs,
+        reason: root.reason,
+        streams: new Set(root.ends.map((end) => end.streamId)).size,
+        streamsWithKnownLoss: root.losses.length,
+        losses: root.losses.slice(0, LOSSES_SHOWN_MAX).map((loss) => {
+          const origin = state.streams.get(loss.streamId)?.origin;
+          return { ...loss, name: origin ? formatStreamName(origin.name) : "" };
+        }),
+      }
+    );
   }
 
   #createCommitter(durable: Durable): Committer {
@@ -312,6 +341,8 @@ class WalContainer implements Container {
       bytesInMemory: (durable?.unflushed.bytes ?? 0) + (committer?.bytesWaiting ?? 0),
       bytesTiered: durable?.index.bytes ?? 0,
       lastReplayMs: this.#lastReplayMs,
+      generation: generationOf(this.#setup.epoch),
+      wentBack: this.#wentBack,
     };
   }
 
@@ -373,8 +404,30 @@ class WalContainer implements Container {
     if (this.#refusal) return;
     this.#stop(notOwned(error));
     this.#setup.logger?.error("a container stopped", { container: this.id, code: error.code, reason: error.message });
-    for (const listener of this.#failedListeners) listener(error);
+    const tell = () => {
+      for (const listener of this.#failedListeners) listener(error);
+    };
     void this.#quarantine(error);
+    if (error.details["wentBack"] === true) void this.#rescue().then(tell);
+    else tell();
+  }
+
+  /** The log lost what is durable, and nobody else has it: the lake takes it, where whoever opens the container next finds it. */
+  async #rescue(): Promise<void> {
+    const { id: container, epoch, objects, clock, logger } = this.#setup;
+    const { durable, committer } = this.#running ?? {};
+    if (!durable || !committer) return;
+    const flushed = flushUnrecorded(objects, { container, epoch, attempt: committer.attempt }, durable).then(
+      () => undefined,
+      (error: unknown) => toTributaryError(error),
+    );
+    const late = new AbortController();
+    const failure = await Promise.race([flushed, sleep(clock, this.#options.closeTimeoutMs, late.signal).then(() => "late" as const)]);
+    late.abort();
+    if (failure) {
+      const code = failure === "late" ? failure : failure.code;
+      logger?.error("what the log of a container lost could not be brought into the lake", { container, code });
+    }
   }
 
   #stop(refusal: TributaryError): void {

@@ -26,12 +26,17 @@ export class Durable {
    */
   checkpoint: Checkpoint;
   eventsTiered: number;
+  /** The container goes on in a later generation: nothing may be appended here any more. */
+  endsGeneration = false;
+  /** The last counting frame but those that end the generation: how far the log tells what happened. */
+  historyEnd: WalPosition;
 
   constructor(checkpoint: Checkpoint, loaded: { state: ContainerState; index: TierIndex }) {
     this.state = loaded.state;
     this.index = loaded.index;
     this.unflushed = new Unflushed(loaded.state.generation);
     this.position = checkpoint.position;
+    this.historyEnd = checkpoint.position;
     this.end = checkpoint.position.seq;
     this.checkpoint = checkpoint;
     this.eventsTiered = loaded.state.events;
@@ -49,8 +54,10 @@ export class Durable {
         }
       } else if (operation.type === "close-stream" || operation.type === "delete-stream") changed.set(operation.streamId, undefined);
       if (operation.type === "delete-stream") this.index.delete(operation.streamId);
+      if (operation.type === "take-over") this.endsGeneration ||= operation.endsGeneration;
     }
     this.unflushed.add(position.seq, operations);
+    if (!this.endsGeneration) this.historyEnd = position;
     this.position = position;
     this.end = position.seq;
     return changed;

@@ -1,6 +1,6 @@
 import { TributaryError } from "@tributary/common/errors";
 import type { Log } from "@tributary/common/ports/log";
-import { FRAME_KIND, type WalPosition } from "./counting.ts";
+import { FRAME_KIND, type FrameHead, WAL_START, type WalPosition } from "./counting.ts";
 import type { Operation } from "./operations.ts";
 import { type Landed, LogHole, replay } from "./recovery.ts";
 import { decodeFrameHead, encodeFrame } from "./wal-frame.ts";
@@ -48,10 +48,41 @@ export async function fence(
     seq = await log.append(bytes, end);
   } catch (error) {
     const { last } = await log.state();
-    if (last < end) throw new TributaryError("STORE_CORRUPT", `the WAL ends at ${last}, but ${end} was durable: it went back`);
+    if (last < end)
+      throw new TributaryError("STORE_CORRUPT", `the WAL ends at ${last}, but ${end} was durable: it went back`, { wentBack: true });
     throw error;
   }
   return { landed, fence: { seq, epoch, attempt, number: 0, hash }, takeOver };
+}
+
+/**
+ * Ends a log whose frames do not go on from each other: whoever still appends to it meets a record that it did not expect. Returns
+ * the attempt. @throws LOG_SEQUENCE_MISMATCH (try again), CONTAINER_NOT_OWNED, what the log throws
+ */
+export async function fenceDamaged(
+  log: Log,
+  owner: { readonly container: number; readonly epoch: number; readonly takeOver: Operation },
+  previousHash: string = WAL_START.hash,
+): Promise<number> {
+  const { container, epoch, takeOver } = owner;
+  const { first, last } = await log.state();
+  let attempt = 1;
+  for (const record of last >= first ? await log.read(last, { recordsMax: 1, bytesMax: 1 }) : []) {
+    const head = headOf(record.data);
+    if (head && head.epoch > epoch) throw deposed(epoch, head.epoch);
+    if (head?.epoch === epoch) attempt = head.attempt + 1;
+  }
+  const { bytes } = encodeFrame({ kind: FRAME_KIND.fence, container, epoch, attempt, number: 0, previousHash }, [takeOver]);
+  await log.append(bytes, last);
+  return attempt;
+}
+
+function headOf(data: Uint8Array): FrameHead | undefined {
+  try {
+    return decodeFrameHead(data);
+  } catch {
+    return undefined;
+  }
 }
 
 /**

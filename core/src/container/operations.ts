@@ -2,11 +2,10 @@ import { assert } from "@tributary/common/assert";
 import { type Block, decodeBlock } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { MalformedBytes } from "@tributary/common/format/varint";
-import { LIMITS } from "@tributary/common/limits";
-import { formatStreamName, hexToBytes, type Id, isValidName, type SegmentId, STREAM_ID_BYTES } from "@tributary/common/names";
-import type { StreamOrigin } from "./container.ts";
+import { hexToBytes, type Id, type SegmentId, STREAM_ID_BYTES } from "@tributary/common/names";
 import type { WalPosition } from "./counting.ts";
 import { NONCE_BYTES } from "./nonces.ts";
+import { decodeOrigin, encodeOrigin, type StreamOrigin } from "./stream-origin.ts";
 import { asArray, asBoolean, asCount, asCounts, asHex, asSegments, asText, flattenSegments } from "./wire.ts";
 
 /** What a frame does to a container's state. Decisions are in it, so that replay applies and never decides. */
@@ -186,33 +185,6 @@ export function decodeOperations(header: Uint8Array, bytes: Uint8Array): Operati
   if (n === undefined) return operations;
   const endsGeneration = x !== undefined && asBoolean(x);
   return [{ type: "take-over", nonce: asHex(n, NONCE_BYTES), endsGeneration }, ...operations];
-}
-
-/** Name, time of creation, and containers in runs. */
-export function encodeOrigin(origin: StreamOrigin | undefined): [] | [name: string, createdAtMs: number, containers: number[]] {
-  if (!origin) return [];
-  const runs: number[] = [];
-  for (const container of origin.containers) {
-    if (runs.at(-2) === container) runs.push((runs.pop() as number) + 1);
-    else runs.push(container, 1);
-  }
-  return [formatStreamName(origin.name), origin.createdAtMs, runs];
-}
-
-/** The inverse, of the end of a row. @throws MalformedBytes */
-export function decodeOrigin(row: readonly unknown[]): StreamOrigin | undefined {
-  const [name, createdAtMs, runs] = row;
-  if (name === undefined) return undefined;
-  const [scope = "", stream = "", ...rest] = asText(name).split("/");
-  if (!isValidName(scope) || !isValidName(stream) || rest.length > 0) throw new MalformedBytes("a stream's name is none");
-  const flat = asCounts(runs, 2);
-  const containers: number[] = [];
-  for (let i = 0; i < flat.length; i += 2) {
-    const count = flat[i + 1] as number;
-    if (containers.length + count > LIMITS.segmentsPerStreamMax) throw new MalformedBytes("a stream has too many segments");
-    for (let of = 0; of < count; of++) containers.push(flat[i] as number);
-  }
-  return { name: { scope, stream }, createdAtMs: asCount(createdAtMs), containers };
 }
 
 function decodeRow(row: readonly unknown[], blocks: readonly Block[]): Operation {

@@ -1,8 +1,9 @@
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { Log, LogRecord } from "@tributary/common/ports/log";
 import type { TierReader } from "../tier/tier-reader.ts";
-import { FRAME_KIND, judgeFrame, type WalPosition } from "./counting.ts";
-import { Durable, emptyTier, NO_CHECKPOINT } from "./durable.ts";
+import { FRAME_KIND, judgeFrame, WAL_START, type WalPosition } from "./counting.ts";
+import { Durable } from "./durable.ts";
+import { epochBefore, generationOf } from "./generation.ts";
 import type { Checkpoint, Operation } from "./operations.ts";
 import { decodeFrame, decodeFrameHead, frameHash, peekFrameKind } from "./wal-frame.ts";
 
@@ -13,18 +14,41 @@ export class LogHole extends Error {
   override readonly name = "LogHole";
 }
 
-/** Every record from `fromSeq` on, in order. @throws LogHole */
-async function* readRecords(log: Log, fromSeq: number): AsyncGenerator<LogRecord> {
+/** The log's beginning is gone, and it holds no checkpoint that tells what was there. */
+export class LogLost extends Error {
+  override readonly name = "LogLost";
+}
+
+/** Every record from `fromSeq` on, in order. @throws LogHole unless holes are to be passed over */
+async function* readRecords(log: Pick<Log, "read">, fromSeq: number, pass?: "pass holes"): AsyncGenerator<LogRecord> {
   let next = fromSeq;
   while (true) {
     const page = await log.read(next, PAGE);
     if (page.length === 0) return;
     for (const record of page) {
+      if (pass) next = record.seq;
       if (record.seq !== next) throw new LogHole(`the log goes on at ${record.seq} where ${next} was expected`);
       next++;
       yield record;
     }
   }
+}
+
+/** What a log gives: the state as far as its frames go on from each other. */
+export interface Recovered {
+  readonly durable: Durable;
+  /** Hash of each counting frame behind the checkpoint, by sequence. */
+  readonly hashes: ReadonlyMap<number, string>;
+  /** What the log holds behind it, and why that does not go on from it; undefined if the log ends there. */
+  readonly damage: TributaryError | undefined;
+}
+
+/** Where a generation of a container begins. */
+export async function generationStart(tier: TierReader, generation: number): Promise<Checkpoint> {
+  if (generation === 0) return { position: WAL_START, snapshot: undefined, objects: [] };
+  const open = await tier.root(generation);
+  if (!open) throw new TributaryError("STORE_CORRUPT", `the lake does not know from what generation ${generation} began`);
+  return { position: { ...WAL_START, epoch: epochBefore(generation), hash: open.hash }, snapshot: undefined, objects: [] };
 }
 
 /**
@@ -34,41 +58,56 @@ async function* readRecords(log: Log, fromSeq: number): AsyncGenerator<LogRecord
  * names the position through which everything is tiered, so counting can start there, and it proves itself: it must count under
  * its own position. A deposed owner's checkpoint does not, because the new owner's fence lies between the two.
  *
- * @throws FRAME_CORRUPT, STORE_CORRUPT, LogHole
+ * `holes`: whether records that are missing may be there when the log is read anew.
+ *
+ * @throws LogLost, LogHole; STORE_CORRUPT of the tier, FORMAT_UNSUPPORTED
  */
-export async function recover(log: Log, tier: TierReader): Promise<Durable> {
+export async function recover(log: Log, tier: TierReader, generation: number, holes: "may pass" | "damage"): Promise<Recovered> {
   const { first, last } = await log.state();
   const candidates: { seq: number; checkpoint: Checkpoint }[] = [];
   if (last >= first) {
-    for await (const record of readRecords(log, first)) {
+    for await (const record of readRecords(log, first, holes === "damage" ? "pass holes" : undefined)) {
       if (peekFrameKind(record.data) !== FRAME_KIND.checkpoint) continue;
       const checkpoint = checkpointOf(record);
-      if (checkpoint && checkpoint.position.seq >= first - 1) candidates.push({ seq: record.seq, checkpoint });
+      const ofGeneration = checkpoint && generationOf(checkpoint.position.epoch) === generation;
+      if (ofGeneration && checkpoint.position.seq >= first - 1) candidates.push({ seq: record.seq, checkpoint });
     }
   }
-  let failure: unknown;
+  let failure: TributaryError | undefined;
   for (const { seq, checkpoint } of candidates.toReversed()) {
-    const durable = new Durable(checkpoint, await tier.load(checkpoint));
-    let certified = false;
-    try {
-      for await (const landed of replay(log, durable.position, durable.end)) {
-        certified ||= landed.seq === seq && landed.frame !== undefined;
-        applyLanded(durable, landed);
-      }
-    } catch (error) {
-      if (certified || !hasCode(error, "FRAME_CORRUPT")) throw error;
-      // Seen from a checkpoint that does not count anything may look corrupt; one before it decides.
-      failure = error;
-      continue;
-    }
-    if (certified) return durable;
+    const recovered = await replayFrom(log, tier, checkpoint, holes);
+    if (recovered.hashes.has(seq)) return recovered;
+    // Seen from a checkpoint that does not count anything may look corrupt; one before it decides.
+    failure = recovered.damage;
   }
   if (first > 1) {
-    throw failure ?? new TributaryError("STORE_CORRUPT", `the WAL begins at ${first} and holds no checkpoint that counts`);
+    throw new LogLost(`the WAL begins at ${first} and holds no checkpoint that counts`, { cause: failure });
   }
-  const durable = new Durable(NO_CHECKPOINT, emptyTier());
-  for await (const landed of replay(log, durable.position, durable.end)) applyLanded(durable, landed);
-  return durable;
+  return replayFrom(log, tier, await generationStart(tier, generation), holes);
+}
+
+/** The state at a checkpoint, and the frames of the log that go on from it. @throws STORE_CORRUPT of the tier, FORMAT_UNSUPPORTED, LogHole */
+export async function replayFrom(
+  log: Pick<Log, "read">,
+  tier: TierReader,
+  checkpoint: Checkpoint,
+  holes: "may pass" | "damage",
+): Promise<Recovered> {
+  const durable = new Durable(checkpoint, await tier.load(checkpoint));
+  const hashes = new Map<number, string>();
+  try {
+    for await (const landed of replay(log, durable.position, durable.end)) {
+      if (landed.frame) hashes.set(landed.seq, landed.frame.position.hash);
+      applyLanded(durable, landed);
+    }
+  } catch (error) {
+    if (hasCode(error, "FRAME_CORRUPT")) return { durable, hashes, damage: error };
+    if (error instanceof LogHole && holes === "damage") {
+      return { durable, hashes, damage: new TributaryError("FRAME_CORRUPT", error.message, {}, { cause: error }) };
+    }
+    throw error;
+  }
+  return { durable, hashes, damage: undefined };
 }
 
 export function applyLanded(durable: Durable, landed: Landed): ReturnType<Durable["apply"]> {
@@ -94,7 +133,7 @@ export interface Landed {
 }
 
 /** Reads and judges the records behind `end`, of which `position` is the last that counts. @throws FRAME_CORRUPT with details seq, LogHole */
-export async function* replay(log: Log, from: WalPosition, end: number): AsyncGenerator<Landed> {
+export async function* replay(log: Pick<Log, "read">, from: WalPosition, end: number): AsyncGenerator<Landed> {
   let position = from;
   for await (const record of readRecords(log, end + 1)) {
     const head = located(record, () => decodeFrameHead(record.data));
@@ -120,6 +159,8 @@ function located<T>(record: LogRecord, decode: () => T): T {
     return decode();
   } catch (error) {
     if (!(error instanceof TributaryError)) throw error;
-    throw new TributaryError(error.code, `record ${record.seq}: ${error.message}`, { ...error.details, seq: record.seq }, { cause: error });
+    // A block that fails its checks inside a frame whose checksum holds is damage of the frame all the same.
+    const code = error.code === "BLOCK_CORRUPT" ? "FRAME_CORRUPT" : error.code;
+    throw new TributaryError(code, `record ${record.seq}: ${error.message}`, { ...error.details, seq: record.seq }, { cause: error });
   }
 }

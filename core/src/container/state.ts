@@ -2,9 +2,9 @@ import { assert } from "@tributary/common/assert";
 import type { BlockWriter, Slice } from "@tributary/common/format/block";
 import { LIMITS } from "@tributary/common/limits";
 import { type Id, LANES, type SegmentId } from "@tributary/common/names";
-import type { StreamOrigin } from "./container.ts";
 import { NO_NONCE, type NonceRange, noteNonce } from "./nonces.ts";
 import { type AppendBlock, eventsAdded, type Operation } from "./operations.ts";
+import type { StreamOrigin } from "./stream-origin.ts";
 
 /** What the core has of one (segment, writer, incarnation, lane) (rule W2). */
 export interface WriterEntry {

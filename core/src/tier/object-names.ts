@@ -26,6 +26,15 @@ export function rootName(container: number, generation: number): string {
   return `${folderOf(generation, container)}/root`;
 }
 
+/** Says that an epoch was won: put by its owner before it writes anything. */
+export function claimName(container: number, epoch: number): string {
+  return `${claimPrefix(container, generationOf(epoch))}${pad(epoch % EPOCHS_PER_GENERATION, 10)}`;
+}
+
+export function claimPrefix(container: number, generation: number): string {
+  return `${folderOf(generation, container)}/epochs/`;
+}
+
 /** What the names of all objects of one kind begin with. */
 export function objectPrefix(container: number, kind: ObjectKind, generation: number): string {
   return `${folderOf(generation, container)}/${kind}/`;

@@ -1,9 +1,9 @@
 import { MalformedBytes } from "@tributary/common/format/varint";
 import { bytesToHex, hexToBytes, type Id, type SegmentId, STREAM_ID_BYTES } from "@tributary/common/names";
-import type { StreamOrigin } from "../container/container.ts";
 import type { WalPosition } from "../container/counting.ts";
 import { NO_NONCE, NONCE_BYTES } from "../container/nonces.ts";
-import { decodeOrigin, decodeRefs, encodeOrigin, flattenRefs, type ObjectRef } from "../container/operations.ts";
+import { decodeRefs, flattenRefs, type ObjectRef } from "../container/operations.ts";
+import { decodeOrigin, encodeOrigin, type StreamOrigin } from "../container/stream-origin.ts";
 import { asArray, asBoolean, asBytes, asCount, asCounts, asHex, asSegments, asText, flattenSegments } from "../container/wire.ts";
 
 /** Numbers in columns: one value of each named column a row. */

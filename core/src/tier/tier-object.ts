@@ -4,11 +4,11 @@ import { decodeCbor } from "@tributary/common/format/cbor";
 import { pack, unpack } from "@tributary/common/format/compression";
 
 /**
- * Tier object (version 1): the envelope of combined objects and of snapshots. All integers are little-endian.
+ * Tier object (version 1): the envelope of all objects. All integers are little-endian.
  *
  *   Object => "TROB" version:u8 kind:u8 0:u16 body footer trailer
- *     body    => blocks as they are, one after another (kind 1); nothing (kind 2)
- *     footer  => CBOR, packed with `codec`; tier-footer.ts (kind 1), snapshot.ts (kind 2)
+ *     body    => blocks as they are, one after another (kind 1); nothing (other kinds)
+ *     footer  => CBOR, packed with `codec`; tier-footer.ts (kind 1), snapshot.ts (kind 2), root-object.ts (kind 4), claim.ts (kind 5)
  *     trailer => storedLength:u32 rawLength:u32 version:u8 kind:u8 codec:u8 0:u8 crc32c:u32 "TROE"
  *
  * The CRC32C covers the footer and the twelve bytes of the trailer before it; each block has its own. So the end of an object
@@ -18,10 +18,10 @@ const HEAD_MAGIC = 0x424f5254; // "TROB"
 const END_MAGIC = 0x454f5254; // "TROE"
 const VERSION = 1;
 export const OBJECT_HEAD_BYTES = 8;
-const TRAILER_BYTES = 20;
+export const TRAILER_BYTES = 20;
 
-/** Persisted. 3 is reserved for per-segment objects of compaction, 4 for root objects of take-overs. */
-export const OBJECT_KIND = { blocks: 1, snapshot: 2 } as const;
+/** Persisted. 3 is reserved for per-segment objects of compaction. */
+export const OBJECT_KIND = { blocks: 1, snapshot: 2, root: 4, claim: 5 } as const;
 type ObjectKindNumber = (typeof OBJECT_KIND)[keyof typeof OBJECT_KIND];
 
 /** Guards against a damaged length, not a promise: a footer of this size would be of millions of streams. */
@@ -57,6 +57,13 @@ export function encodeObject(
   view.setUint32(at + 12, crc32c(bytes.subarray(footerAt, at + 12)), true);
   view.setUint32(at + 16, END_MAGIC, true);
   return { bytes, footerBytes };
+}
+
+/** Bytes of footer and trailer, by the trailer alone; undefined if it is none. */
+export function footerBytesOf(trailer: Uint8Array): number | undefined {
+  const view = new DataView(trailer.buffer, trailer.byteOffset, trailer.byteLength);
+  if (trailer.length !== TRAILER_BYTES || view.getUint32(TRAILER_BYTES - 4, true) !== END_MAGIC) return undefined;
+  return view.getUint32(0, true) + TRAILER_BYTES;
 }
 
 /** Reads the footer from the end of an object. `name` is for the error. @throws STORE_CORRUPT, FORMAT_UNSUPPORTED */

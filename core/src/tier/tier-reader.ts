@@ -3,12 +3,15 @@ import { hasCode, TributaryError } from "@tributary/common/errors";
 import { type Block, decodeBlock } from "@tributary/common/format/block";
 import type { Id } from "@tributary/common/names";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
+import { generationOf } from "../container/generation.ts";
 import { Lru } from "../container/lru.ts";
 import type { Checkpoint, ObjectRef } from "../container/operations.ts";
 import { ContainerState } from "../container/state.ts";
 import { type Extent, lastAtOrBelow } from "../container/unflushed.ts";
+import { frameHash } from "../container/wal-frame.ts";
 import { applyFooter } from "./flush-object.ts";
-import { type ObjectKind, objectName } from "./object-names.ts";
+import { type ObjectKind, objectName, rootName } from "./object-names.ts";
+import { type Root, readRoot } from "./root-object.ts";
 import { readSnapshot } from "./snapshot.ts";
 import { type Footer, readFooter } from "./tier-footer.ts";
 import { TierIndex } from "./tier-index.ts";
@@ -27,6 +30,17 @@ interface OpenFooter {
   readonly firstRow: ReadonlyMap<Id, number>;
 }
 
+interface Loaded {
+  readonly state: ContainerState;
+  readonly index: TierIndex;
+}
+
+export interface OpenRoot {
+  readonly root: Root;
+  /** Stands in the first frame of the generation as the hash of the one before it. */
+  readonly hash: string;
+}
+
 /** Reads what a container has in the tier. Whatever fails a check there is an error that names the object, never other data. */
 export class TierReader {
   readonly #container: number;
@@ -34,6 +48,7 @@ export class TierReader {
   readonly #footers = new Lru<OpenFooter>(FOOTER_CACHE_BYTES);
   readonly #blocks: Lru<Block>;
   /** Fetches under way: readers that want the same bytes wait for one request. */
+  readonly #roots = new Map<number, OpenRoot>();
   readonly #pending = new Map<string, Promise<unknown>>();
 
   constructor(container: number, objects: ObjectStore, blockCacheBytesMax: number) {
@@ -43,10 +58,8 @@ export class TierReader {
   }
 
   /** State and index as a checkpoint has them. @throws STORE_CORRUPT */
-  async load(checkpoint: Checkpoint): Promise<{ state: ContainerState; index: TierIndex }> {
-    let loaded = { state: new ContainerState(), index: new TierIndex() };
-    if (checkpoint.snapshot) loaded = await this.#loadSnapshot(checkpoint.snapshot);
-    const { state, index } = loaded;
+  async load(checkpoint: Checkpoint): Promise<Loaded> {
+    const { state, index } = await (checkpoint.snapshot ? this.#loadSnapshot(checkpoint.snapshot) : this.#loadBase(checkpoint));
     for (let at = 0; at < checkpoint.objects.length; at += FOOTERS_AT_ONCE) {
       const refs = checkpoint.objects.slice(at, at + FOOTERS_AT_ONCE);
       const footers = await Promise.all(refs.map((ref) => this.#footer(ref)));
@@ -56,7 +69,7 @@ export class TierReader {
         // What contradicts the objects before it is damage of this one.
         index.add(
           ref,
-          this.#reading(ref, () => applyFooter(state, footer)),
+          this.#reading(objectName(this.#container, "blocks", ref), () => applyFooter(state, footer)),
         );
       });
     }
@@ -86,14 +99,55 @@ export class TierReader {
     return { chain: from, count: column("m"), segment, ordinal: column("o"), block, slice: column("i"), skip: column("k") };
   }
 
-  async #loadSnapshot(ref: ObjectRef): Promise<{ state: ContainerState; index: TierIndex }> {
+  /** From what a generation begins; undefined if it has not begun. @throws STORE_CORRUPT */
+  async root(generation: number): Promise<OpenRoot | undefined> {
+    const known = this.#roots.get(generation);
+    if (known) return known;
+    const name = rootName(this.#container, generation);
+    let bytes: Uint8Array;
+    try {
+      bytes = await this.#objects.get(name);
+    } catch (error) {
+      if (hasCode(error, "OBJECT_NOT_FOUND")) return undefined;
+      throw error;
+    }
+    const record = decodeFooter(name, OBJECT_KIND.root, bytes);
+    const root = this.#reading(name, () => {
+      const read = readRoot(record);
+      if (read.container !== this.#container || read.generation !== generation) throw new Error("it belongs elsewhere");
+      if (generationOf(read.base.position.epoch) !== generation - 1) throw new Error("its base is of another generation");
+      return read;
+    });
+    const open = { root, hash: frameHash(bytes) };
+    this.#roots.set(generation, open);
+    return open;
+  }
+
+  /** What the objects of a generation follow where they follow no snapshot. */
+  async #loadBase({ position }: Checkpoint): Promise<Loaded> {
+    const generation = generationOf(position.epoch);
+    if (generation === 0) return { state: new ContainerState(), index: new TierIndex() };
+    const name = rootName(this.#container, generation);
+    const open = await this.root(generation);
+    if (!open) throw this.#corrupt(name, "it is missing");
+    const loaded = await this.load(open.root.base);
+    loaded.state.raise(generation);
+    return loaded;
+  }
+
+  async #loadSnapshot(ref: ObjectRef): Promise<Loaded> {
     const name = objectName(this.#container, "snapshot", ref);
     const record = decodeFooter(name, OBJECT_KIND.snapshot, await this.#end("snapshot", ref));
-    return this.#reading(ref, () => {
+    return this.#reading(name, () => {
       const snapshot = readSnapshot(record);
       if (snapshot.container !== this.#container || snapshot.position.seq !== ref.through) throw new Error("it belongs elsewhere");
       return snapshot;
     });
+  }
+
+  /** @throws STORE_CORRUPT */
+  async footer(ref: ObjectRef): Promise<Footer> {
+    return (await this.#footer(ref)).footer;
   }
 
   #footer(ref: ObjectRef): Promise<OpenFooter> {
@@ -102,7 +156,7 @@ export class TierReader {
     if (cached) return Promise.resolve(cached);
     return this.#once(name, async () => {
       const record = decodeFooter(name, OBJECT_KIND.blocks, await this.#end("blocks", ref));
-      const footer = this.#reading(ref, () => {
+      const footer = this.#reading(name, () => {
         const read = readFooter(record);
         if (read.container !== this.#container || read.position.seq !== ref.through) throw new Error("it belongs elsewhere");
         return read;
@@ -172,16 +226,16 @@ export class TierReader {
     return bytes;
   }
 
-  #reading<T>(ref: ObjectRef, read: () => T): T {
+  #reading<T>(name: string, read: () => T): T {
     try {
       return read();
     } catch (error) {
-      throw this.#corrupt(ref, error instanceof Error ? error.message : "malformed footer", error);
+      throw this.#corrupt(name, error instanceof Error ? error.message : "malformed footer", error);
     }
   }
 
-  #corrupt(ref: ObjectRef, detail: string, cause?: unknown): TributaryError {
-    const object = objectName(this.#container, "blocks", ref);
+  #corrupt(where: ObjectRef | string, detail: string, cause?: unknown): TributaryError {
+    const object = typeof where === "string" ? where : objectName(this.#container, "blocks", where);
     return new TributaryError("STORE_CORRUPT", `object ${object}: ${detail}`, { object }, { cause });
   }
 

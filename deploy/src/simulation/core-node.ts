@@ -1,6 +1,7 @@
-import { toTributaryError } from "@tributary/common/errors";
+import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { Log } from "@tributary/common/ports/log";
 import { createContainer } from "@tributary/core/container/create-container";
+import { generationOf } from "@tributary/core/container/generation";
 import { type Core, openCore } from "@tributary/core/core";
 import { SimBus } from "./ports/sim-bus.ts";
 import { SimLog } from "./ports/sim-log.ts";
@@ -54,6 +55,7 @@ export class CoreNode {
       options: { cluster: "sim", name: this.name, containers: shape.containers, shared: undefined },
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
+        if (generationOf(epoch) > 0) throw new TributaryError("STORE_CORRUPT", "here a damaged log is not followed by another one");
         const store = world.wals[id];
         if (!store) throw new Error(`there is no log of container ${id}`);
         const log = new SimLog(store, process, world, shape.wal);

@@ -38,6 +38,11 @@ export class Bench {
     return done;
   }
 
+  /** Names of all objects but those that say which epochs were used. */
+  get lake(): string[] {
+    return [...this.world.objects.keys()].filter((name) => !name.includes("/epochs/"));
+  }
+
   /** Stands between the containers opened from now on and their ports. */
   wrapLog: (log: Log) => Log = (log) => log;
   wrapStore: (store: ObjectStore) => ObjectStore = (store) => store;

@@ -185,7 +185,14 @@ export class SimulatedWorld {
       get: (name, range) => call(() => named(name).slice(range?.offset ?? 0, range && range.offset + range.length)),
       head: (name): Promise<ObjectInfo | undefined> =>
         call(() => (this.objects.has(name) ? { name, bytes: named(name).length } : undefined)),
-      list: async () => [],
+      list: (prefix, { after, limit }) =>
+        call(() =>
+          [...this.objects]
+            .filter(([name]) => name.startsWith(prefix) && (after === undefined || name > after))
+            .sort(([a], [b]) => (a < b ? -1 : 1))
+            .slice(0, limit)
+            .map(([name, object]) => ({ name, bytes: object.length })),
+        ),
       delete: async () => {},
       close: async () => {},
     };

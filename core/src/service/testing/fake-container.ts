@@ -167,7 +167,8 @@ export class FakeContainer implements Container {
       bytesInMemory: 0,
       bytesTiered: 0,
       lastReplayMs: 0,
-      problem: "",
+      generation: 0,
+      wentBack: undefined,
     };
     return { ...nothing, container: this.id, epoch: this.#epoch, eventsDurable };
   }

@@ -4,23 +4,23 @@ import type { ObjectInfo, ObjectStore } from "@tributary/common/ports/object-sto
 
 /** A Log in memory; it outlives whoever uses it. */
 export class MemoryLog implements Log {
-  #records: LogRecord[] = [];
-  #last = 0;
+  protected records: LogRecord[] = [];
+  protected last = 0;
 
   async state(): Promise<LogState> {
-    const bytes = this.#records.reduce((sum, record) => sum + record.data.length, 0);
-    return { first: this.#records[0]?.seq ?? this.#last + 1, last: this.#last, bytes };
+    const bytes = this.records.reduce((sum, record) => sum + record.data.length, 0);
+    return { first: this.records[0]?.seq ?? this.last + 1, last: this.last, bytes };
   }
   async append(data: Uint8Array, expectedLast: number): Promise<number> {
-    if (expectedLast !== this.#last) throw new TributaryError("LOG_SEQUENCE_MISMATCH", `the log ends at ${this.#last}`);
-    this.#records.push({ seq: ++this.#last, data: Uint8Array.from(data) });
-    return this.#last;
+    if (expectedLast !== this.last) throw new TributaryError("LOG_SEQUENCE_MISMATCH", `the log ends at ${this.last}`);
+    this.records.push({ seq: ++this.last, data: Uint8Array.from(data) });
+    return this.last;
   }
   async read(fromSeq: number, bounds: { recordsMax: number; bytesMax: number }): Promise<LogRecord[]> {
-    return this.#records.filter((record) => record.seq >= fromSeq).slice(0, bounds.recordsMax);
+    return this.records.filter((record) => record.seq >= fromSeq).slice(0, bounds.recordsMax);
   }
   async truncate(throughSeq: number): Promise<void> {
-    this.#records = this.#records.filter((record) => record.seq > throughSeq);
+    this.records = this.records.filter((record) => record.seq > throughSeq);
   }
   async close(): Promise<void> {}
 }
