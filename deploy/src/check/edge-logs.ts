@@ -23,6 +23,8 @@ export interface LoggedRecord {
   /** Logs that hold it, and those that held it until something took it that the level of acknowledgement allows for. */
   readonly heldBy: Set<string>;
   readonly lostBy: Set<string>;
+  /** The log went back to where it had not been written: nobody is left who could tell of it. */
+  forgotten: boolean;
   /** The power went while it was written: it never was durable. */
   torn: boolean;
 }
@@ -75,7 +77,7 @@ export class EdgeLogs {
       }
     }
     const copies: Copy[] = [];
-    const record: LoggedRecord = { seq, origin: log, copies, heldBy: new Set([log]), lostBy: new Set(), torn: false };
+    const record: LoggedRecord = { seq, origin: log, copies, heldBy: new Set([log]), lostBy: new Set(), forgotten: false, torn: false };
     history.records.set(seq, record);
     if (entry.kind !== "commit") return;
     for (const block of entry.blocks) {
@@ -112,7 +114,9 @@ export class EdgeLogs {
     for (const record of history.records.values()) {
       // Where it stood among the others is still to be kept.
       record.heldBy.add(before);
-      if (record.seq > seq) this.#take(log, record, true);
+      if (record.seq <= seq) continue;
+      this.#take(log, record, true);
+      if (record.origin === log) record.forgotten = true;
     }
   }
 

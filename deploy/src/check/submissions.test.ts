@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { EdgeLogs } from "./edge-logs.ts";
-import type { PlainRecord, Submission } from "./plain.ts";
+import { type PlainRecord, runOf, type Submission } from "./plain.ts";
 import { checkSubmissions, type Excuse, type ReadRecord, type StreamRead } from "./submissions.ts";
 import { commitRecord, dropRecord, incarnationOf, startRecord, WRITER } from "./testing/hand-made-log.ts";
 
@@ -172,6 +172,17 @@ describe("submissions and gateways' logs", () => {
       found.splice(0);
       read(3, 1, { incarnation: incarnationOf("b") });
       expect(judge()).toEqual([]);
+    });
+
+    it("leave word of a damaged record, and none of one that a backup does not have", () => {
+      const run = runOf({ writer: WRITER, incarnation: incarnationOf("a"), lane: "live" });
+      const forgotten = () => [1, 2, 3].map((number) => logs.numbered(run, number).map(({ record }) => record.forgotten));
+      logs.copied(DISK, "clone");
+      logs.replaced("clone", 1);
+      logs.damaged(DISK, 2, false);
+      expect(forgotten()).toEqual([[false], [false], [false]]);
+      logs.replaced(DISK, 3);
+      expect(forgotten()).toEqual([[false], [false], [true]]);
     });
 
     it("take what was freed before the disk was replaced, too: other records stand there now", () => {

@@ -1,5 +1,5 @@
 import type { StreamInfo } from "@tributary/common/stream-service";
-import { type EdgeLogs, isLost } from "../check/edge-logs.ts";
+import type { EdgeLogs } from "../check/edge-logs.ts";
 import { checkKeySpace } from "../check/key-space.ts";
 import { StreamVerifier } from "../check/stream-verifier.ts";
 import { checkSubmissions, type Excuse, type StreamRead } from "../check/submissions.ts";
@@ -48,13 +48,13 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
   checkSubmissions(streams, { submissions: ledger.submissions, logs, excuse: (of) => excuse(of as Submission), violate: ledger.violate });
 }
 
-/** Ordinals and numbers without holes that no gap record and no loss of their own record explains. */
+/** Ordinals and numbers without holes; without a gap record only those may be missing that the writer itself never knew after a loss. */
 function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, branched, mayMove }: CheckerFacts): void {
   const verifier = new StreamVerifier({ branched });
   for (const record of records) verifier.add(record);
   const report = verifier.finish(1, (run, from, to) => {
     let lost = 0;
-    for (let number = from; number <= to; number++) if (logs.numbered(run, number).some(isLost)) lost++;
+    for (let number = from; number <= to; number++) if (logs.numbered(run, number).some(({ record }) => record.forgotten)) lost++;
     return lost;
   });
   for (const { invariant, kind, detail } of report.violations) {
