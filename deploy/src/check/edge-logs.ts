@@ -11,6 +11,8 @@ export interface Copy {
   readonly run: string;
   readonly number: number;
   readonly key: string;
+  /** The gateway's own id of the stream: numbers are counted in it. */
+  readonly localId: string;
   readonly record: LoggedRecord;
 }
 
@@ -54,6 +56,7 @@ export class EdgeLogs {
   readonly #byId = new Map<number, Copy[]>();
   readonly #byNumber = new Map<string, Copy[]>();
   readonly #writers = new Set<string>();
+  readonly #streams = new Map<string, Set<string>>();
   #replaced = 0;
 
   constructor(violate: Violate, identify: (data: Uint8Array) => number) {
@@ -80,19 +83,24 @@ export class EdgeLogs {
     const record: LoggedRecord = { seq, origin: log, copies, heldBy: new Set([log]), lostBy: new Set(), forgotten: false, torn: false };
     history.records.set(seq, record);
     if (entry.kind !== "commit") return;
+    const localIds = new Map(entry.streams.map(({ blockId, localId }) => [blockId, localId]));
     for (const block of entry.blocks) {
       const run = runOf(block);
       this.#writers.add(block.writer);
+      const streams = this.#streams.get(run) ?? new Set();
+      for (const localId of localIds.values()) streams.add(localId);
+      this.#streams.set(run, streams);
       for (const slice of block.slices) {
         if (slice.kind === "gap") continue;
         const events = openChunk(block, slice.chunk);
         for (let row = slice.start; row < slice.start + slice.count; row++) {
           const id = this.#identify(payloadOf(events, row));
           const key = events.keys[events.keyIndex[row] as number] as string;
-          const copy: Copy = { id, run, number: events.number[row] as number, key, record };
+          const localId = localIds.get(slice.streamId) as string;
+          const copy: Copy = { id, run, number: events.number[row] as number, key, localId, record };
           copies.push(copy);
           push(this.#byId, id, copy);
-          push(this.#byNumber, `${run} ${copy.number}`, copy);
+          push(this.#byNumber, `${run} ${localId} ${copy.number}`, copy);
         }
       }
     }
@@ -150,9 +158,14 @@ export class EdgeLogs {
     return this.copiesOf(id).find((copy) => copy.run === run && copy.number === number);
   }
 
-  /** Events of all streams of a run that have this number. */
-  numbered(run: string, number: number): readonly Copy[] {
-    return this.#byNumber.get(`${run} ${number}`) ?? [];
+  /** Events of a gateway's stream that have this number. More than one where a record was torn, or written anew after a loss. */
+  numbered(run: string, localId: string, number: number): readonly Copy[] {
+    return this.#byNumber.get(`${run} ${localId} ${number}`) ?? [];
+  }
+
+  /** The gateway's own ids of the streams that have events of a run. */
+  streamsOf(run: string): ReadonlySet<string> {
+    return this.#streams.get(run) ?? new Set();
   }
 
   /** True for a writer whose log is watched. */

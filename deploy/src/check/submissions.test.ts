@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { EdgeLogs } from "./edge-logs.ts";
 import { type PlainRecord, runOf, type Submission } from "./plain.ts";
 import { checkSubmissions, type Excuse, type ReadRecord, type StreamRead } from "./submissions.ts";
-import { commitRecord, dropRecord, incarnationOf, startRecord, WRITER } from "./testing/hand-made-log.ts";
+import { commitRecord, dropRecord, incarnationOf, STREAM_ID, startRecord, WRITER } from "./testing/hand-made-log.ts";
 
 const DISK = "disk";
 const NONE: Excuse = { missing: false, doubled: false };
@@ -176,7 +176,7 @@ describe("submissions and gateways' logs", () => {
 
     it("leave word of a damaged record, and none of one that a backup does not have", () => {
       const run = runOf({ writer: WRITER, incarnation: incarnationOf("a"), lane: "live" });
-      const forgotten = () => [1, 2, 3].map((number) => logs.numbered(run, number).map(({ record }) => record.forgotten));
+      const forgotten = () => [1, 2, 3].map((number) => logs.numbered(run, STREAM_ID, number).map(({ record }) => record.forgotten));
       logs.copied(DISK, "clone");
       logs.replaced("clone", 1);
       logs.damaged(DISK, 2, false);

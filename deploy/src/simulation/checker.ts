@@ -1,6 +1,7 @@
 import type { StreamInfo } from "@tributary/common/stream-service";
-import type { EdgeLogs } from "../check/edge-logs.ts";
+import type { Copy, EdgeLogs } from "../check/edge-logs.ts";
 import { checkKeySpace } from "../check/key-space.ts";
+import { runOf } from "../check/plain.ts";
 import { StreamVerifier } from "../check/stream-verifier.ts";
 import { checkSubmissions, type Excuse, type StreamRead } from "../check/submissions.ts";
 import type { Ledger, Loss, Seen, Submission } from "./ledger.ts";
@@ -20,8 +21,8 @@ export interface CheckerFacts {
   readonly countOf: (streamId: string) => number;
   /** A gateway was cloned or set back: its incarnations are no chain any more. */
   readonly branched: boolean;
-  /** A stream of a gateway may have been continued in another one. */
-  readonly mayMove: boolean;
+  /** Streams of the core that hold or held an event. */
+  readonly holdersOf: (id: number) => readonly string[];
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
 }
@@ -48,18 +49,31 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
   checkSubmissions(streams, { submissions: ledger.submissions, logs, excuse: (of) => excuse(of as Submission), violate: ledger.violate });
 }
 
-/** Ordinals and numbers without holes; without a gap record only those may be missing that the writer itself never knew after a loss. */
-function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, branched, mayMove }: CheckerFacts): void {
+/**
+ * Ordinals and numbers without holes. Without a gap record only those may be missing that the writer itself never knew after a loss, or
+ * that another stream has: one that was deleted or closed, and continued in this one.
+ */
+function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, branched, holdersOf }: CheckerFacts): void {
   const verifier = new StreamVerifier({ branched });
-  for (const record of records) verifier.add(record);
+  /** The gateways' streams that were continued in this one. */
+  const origins = new Map<string, Set<string>>();
+  for (const record of records) {
+    verifier.add(record);
+    const run = runOf(record);
+    const copy = logs.find(record.id, run, record.number);
+    if (copy) origins.set(run, (origins.get(run) ?? new Set()).add(copy.localId));
+  }
+  const isExplained = ({ id, record }: Copy) => record.forgotten || holdersOf(id).some((streamId) => streamId !== info.id);
   const report = verifier.finish(1, (run, from, to) => {
-    let lost = 0;
-    for (let number = from; number <= to; number++) if (logs.numbered(run, number).some(({ record }) => record.forgotten)) lost++;
-    return lost;
+    // Where only gap records are there, they do not say of which of the gateway's streams they are.
+    const localIds = [...(origins.get(run) ?? logs.streamsOf(run))];
+    let explained = 0;
+    for (let number = from; number <= to; number++) {
+      if (localIds.some((localId) => logs.numbered(run, localId, number).some(isExplained))) explained++;
+    }
+    return explained;
   });
   for (const { invariant, kind, detail } of report.violations) {
-    // Its first numbers are in the stream that was deleted or closed.
-    if (mayMove && kind === "missing") continue;
     ledger.violate(invariant, `${kind} by number`, `${info.name.stream}: ${detail}`);
   }
   const expected = countOf(info.id);

@@ -111,7 +111,7 @@ async function judge(world: World, name: string): Promise<void> {
         logs: world.logs,
         excuse: (submission) => world.excuseOf(submission),
         branched: world.branched,
-        mayMove: world.fates.mayMove,
+        holdersOf: (id) => world.fates.holdersOf(id),
       });
       world.fates.judgeEnd(reads.map(({ info }) => info));
     },

@@ -108,12 +108,7 @@ export class StreamFates {
     return this.#askedToClose.has(`${writer} ${stream}`);
   }
 
-  /** A gateway's stream may go on in another one of the core: its numbers begin there with those that come then. */
-  get mayMove(): boolean {
-    return this.#askedToClose.size > 0 || this.deletions.length > 0;
-  }
-
-  /** What a gateway freed of such a stream it may read back from the other one. */
+  /** A gateway's stream may go on in another one of the core, and what it freed it may read back from the other one. */
   mayMoveAt(stream: string): boolean {
     return this.mayBeClosed("core", stream) || this.wasAsked("core", stream);
   }

@@ -5,7 +5,7 @@ import { encodeIncarnation } from "@tributary/edge/store/incarnation-record";
 import { encodeRecord, RECORD_KIND } from "@tributary/edge/store/record";
 
 export const WRITER: string = "b".repeat(32);
-const STREAM_ID = "0123456789abcdef0123456789abcdef";
+export const STREAM_ID: string = "0123456789abcdef0123456789abcdef";
 
 /** An incarnation's id from one letter. */
 export function incarnationOf(letter: string): string {
