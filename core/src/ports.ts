@@ -20,6 +20,23 @@ import type { ObjectStore } from "@tributary/common/ports/object-store";
 
 /** Header and operations of a frame around its block. */
 const FRAME_OVERHEAD_BYTES = 65_536;
+/** A frame must hold the largest block. */
+export const RECORD_BYTES_MIN: number = LIMITS.blockBytesMax + FRAME_OVERHEAD_BYTES;
+
+/** The lake's folder. */
+export function lakeFolder(config: Config): string {
+  return config["core.lake"] || join(config.data, "core", "lake");
+}
+
+/** The key-value bucket of a cluster's metadata. */
+export function metaBucket(config: Config): string {
+  return `tributary-${config.cluster}`;
+}
+
+/** What the names of a cluster's logs in JetStream begin with. */
+export function walPrefix(config: Config): string {
+  return `tributary-${config.cluster}-wal-`;
+}
 
 /** The engines of one core node. */
 export interface CorePorts {
@@ -41,8 +58,8 @@ export async function openCorePorts(config: Config, bus: Bus | undefined, logger
   const folder = join(config.data, "core");
   const lock = await lockDataDir(folder);
   try {
-    const shared = config["core.lake"];
-    const objects = await (shared === "" ? openFsObjectStore(join(folder, "lake")) : openFsObjectStore(shared, { user: userOf(folder) }));
+    const shared = config["core.lake"] !== "";
+    const objects = await openFsObjectStore(lakeFolder(config), shared ? { user: userOf(folder) } : {});
     const engines = config["nats.url"] === "" ? await sqliteEngines(folder, logger) : await natsEngines(config, logger);
     const ownBus = bus ?? engines.bus;
     if (!ownBus) throw new Error("an embedded core is given its bus");
@@ -109,17 +126,16 @@ async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
     await check(false);
     const replicas = config["nats.replicas"];
     const bus = new NatsBus(link);
-    const meta = await JetStreamMetaStore.open(link, { bucket: `tributary-${config.cluster}`, replicas });
+    const meta = await JetStreamMetaStore.open(link, { bucket: metaBucket(config), replicas });
     return {
       bus,
       shared: true,
       meta,
-      // A frame must hold the largest block.
       openLog: (container, generation) =>
         JetStreamLog.open(link, {
-          name: `tributary-${config.cluster}-wal-${logSuffix(container, generation)}`,
+          name: `${walPrefix(config)}${logSuffix(container, generation)}`,
           replicas,
-          recordBytesMin: LIMITS.blockBytesMax + FRAME_OVERHEAD_BYTES,
+          recordBytesMin: RECORD_BYTES_MIN,
         }),
       async close() {
         await meta.close();

@@ -223,7 +223,8 @@ function unknownResult(error: unknown): TributaryError {
   return new TributaryError(code, `no certain answer from the log: ${reason}`, {}, { cause: error });
 }
 
-function logStreamConfig(options: JetStreamLogOptions): Readonly<Record<string, unknown>> & { name: string } {
+/** How a log's stream must be set up. */
+export function logStreamConfig(options: JetStreamLogOptions): Readonly<Record<string, unknown>> & { name: string } {
   return {
     name: options.name,
     subjects: [logSubject(options.name)],

@@ -249,7 +249,8 @@ function rethrow(error: unknown): never {
   throw new TributaryError("STORE_CORRUPT", `the metadata bucket does not answer as one. ${error.message}`, {}, { cause: error });
 }
 
-function bucketConfig(options: JetStreamMetaStoreOptions): Readonly<Record<string, unknown>> & { name: string } {
+/** How the stream of a metadata bucket must be set up. */
+export function bucketConfig(options: JetStreamMetaStoreOptions): Readonly<Record<string, unknown>> & { name: string } {
   return {
     name: `KV_${options.bucket}`,
     subjects: [`$KV.${options.bucket}.>`],

@@ -168,6 +168,7 @@ test("a monitoring port of another server proves nothing", async () => {
 test("an old version, one unsafe member or an unseen member makes a cluster unsafe", () => {
   const report = (id: string, changes: Partial<ServerReport> = {}): ServerReport => ({
     ...{ id, name: id, version: "2.15.1", jetstream: true, syncAlways: true, clusterSize: 3 },
+    ...{ maxPayloadBytes: 8_388_608, nowMs: 0, askedAtMs: 0, storeBytes: 0, storeBytesMax: 0 },
     ...changes,
   });
   const all = [report("a"), report("b"), report("c")];

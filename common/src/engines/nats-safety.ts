@@ -1,3 +1,4 @@
+import type { Clock } from "../clock.ts";
 import { TributaryError } from "../errors.ts";
 import { connectNats, type NatsCredentials, type NatsLink } from "./nats-connection.ts";
 
@@ -32,6 +33,13 @@ export interface ServerReport {
   readonly syncAlways: boolean;
   /** JetStream servers in its cluster; 1 without a cluster. */
   readonly clusterSize: number;
+  readonly maxPayloadBytes: number;
+  /** Its clock as it answered, ms since 1970, and ours in the middle between question and answer; 0 where it did not say. */
+  readonly nowMs: number;
+  readonly askedAtMs: number;
+  /** Of JetStream's files: what is taken, and what it may take; 0 without JetStream. */
+  readonly storeBytes: number;
+  readonly storeBytesMax: number;
 }
 
 const VERSION_MIN = [2, 15] as const;
@@ -78,7 +86,8 @@ function isNewEnough(version: string): boolean {
   return major > VERSION_MIN[0] || (major === VERSION_MIN[0] && minor >= VERSION_MIN[1]);
 }
 
-async function collectReports(link: NatsLink, options: SafetyOptions): Promise<ServerReport[]> {
+/** What every server behind the link says of itself; empty if none can be seen. */
+export async function collectReports(link: NatsLink, options: SafetyOptions): Promise<ServerReport[]> {
   const own = await ping(link);
   if (own.length > 0) return own;
   if (options.system) {
@@ -97,7 +106,7 @@ async function collectReports(link: NatsLink, options: SafetyOptions): Promise<S
       await system.close();
     }
   }
-  return (await Promise.all((options.monitoringUrls ?? []).map((url) => fetchReport(url, options)))).filter(
+  return (await Promise.all((options.monitoringUrls ?? []).map((url) => fetchReport(url, link.clock, options)))).filter(
     (report) => report !== undefined,
   );
 }
@@ -105,6 +114,7 @@ async function collectReports(link: NatsLink, options: SafetyOptions): Promise<S
 /** Asks all servers at once. Empty where the account may not. */
 async function ping(link: NatsLink): Promise<ServerReport[]> {
   const reports: ServerReport[] = [];
+  const askedMs = link.clock.nowMs();
   await new Promise<void>((resolve) => {
     let cancelSilence = () => {};
     const finish = () => {
@@ -115,7 +125,7 @@ async function ping(link: NatsLink): Promise<ServerReport[]> {
     const slot = link.inbox.open(ANSWER_MS, {
       failed: finish,
       message: (msg) => {
-        const report = reportOf(msg.json<{ data?: Varz }>().data);
+        const report = reportOf(msg.json<{ data?: Varz }>().data, (askedMs + link.clock.nowMs()) / 2);
         if (report) reports.push(report);
         cancelSilence();
         cancelSilence = link.clock.setTimer(SILENCE_MS, finish);
@@ -132,11 +142,16 @@ async function ping(link: NatsLink): Promise<ServerReport[]> {
   return reports;
 }
 
-async function fetchReport(baseUrl: string, { fetch = globalThis.fetch, warn }: SafetyOptions): Promise<ServerReport | undefined> {
+async function fetchReport(
+  baseUrl: string,
+  clock: Clock,
+  { fetch = globalThis.fetch, warn }: SafetyOptions,
+): Promise<ServerReport | undefined> {
   const url = `${baseUrl.replace(/\/+$/, "")}/varz`;
   try {
+    const askedMs = clock.nowMs();
     const answer = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS) });
-    if (answer.ok) return reportOf((await answer.json()) as Varz);
+    if (answer.ok) return reportOf((await answer.json()) as Varz, (askedMs + clock.nowMs()) / 2);
     warn(`${url} answers ${answer.status}`);
   } catch (error) {
     warn(`${url} cannot be fetched: ${error instanceof Error ? error.message : String(error)}`);
@@ -148,10 +163,16 @@ interface Varz {
   readonly server_id?: string;
   readonly server_name?: string;
   readonly version?: string;
-  readonly jetstream?: { readonly config?: { readonly sync_always?: boolean }; readonly meta?: { readonly cluster_size?: number } };
+  readonly now?: string;
+  readonly max_payload?: number;
+  readonly jetstream?: {
+    readonly config?: { readonly sync_always?: boolean; readonly max_storage?: number };
+    readonly stats?: { readonly storage?: number };
+    readonly meta?: { readonly cluster_size?: number };
+  };
 }
 
-function reportOf(varz: Varz | undefined): ServerReport | undefined {
+function reportOf(varz: Varz | undefined, askedAtMs: number): ServerReport | undefined {
   if (!varz?.server_id) return undefined;
   return {
     id: varz.server_id,
@@ -160,5 +181,10 @@ function reportOf(varz: Varz | undefined): ServerReport | undefined {
     jetstream: varz.jetstream?.config !== undefined,
     syncAlways: varz.jetstream?.config?.sync_always === true,
     clusterSize: varz.jetstream?.meta?.cluster_size ?? 1,
+    maxPayloadBytes: varz.max_payload ?? 0,
+    nowMs: Date.parse(varz.now ?? "") || 0,
+    askedAtMs,
+    storeBytes: varz.jetstream?.stats?.storage ?? 0,
+    storeBytesMax: varz.jetstream?.config?.max_storage ?? 0,
   };
 }

@@ -1,6 +1,6 @@
 import { writeSync } from "node:fs";
 import { systemClock } from "@tributary/common/clock";
-import { type Config, loadConfig, type SettingName } from "@tributary/common/config";
+import { type Config, loadConfig } from "@tributary/common/config";
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
 import { TributaryError } from "@tributary/common/errors";
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from "@tributary/common/logger";
@@ -9,17 +9,12 @@ import { systemRandom } from "@tributary/common/random";
 import type { CoreServer } from "@tributary/core/server";
 import type { GatewayServer } from "@tributary/edge/server";
 import type { Command } from "commander";
+import { addDoctorCommand } from "./doctor.ts";
 import { goOnWithoutReader, print, type ServerFlags } from "./io.ts";
 import { startLiveLine } from "./live-line.ts";
+import { readOverrides, type SettingFlags } from "./setting-flags.ts";
 
-interface ServerOptions extends Pick<ServerFlags, "json"> {
-  readonly data?: string;
-  readonly nats?: string;
-  readonly httpPort?: string;
-  readonly mqttPort?: string;
-  readonly corePort?: string;
-  readonly config?: string;
-  readonly set?: readonly string[];
+interface ServerOptions extends Pick<ServerFlags, "json">, SettingFlags {
   readonly logLevel: string;
 }
 
@@ -28,7 +23,7 @@ const VERSION = "0.1.0";
 const STOP_MS_MAX = 20_000;
 
 export function addServerCommands(program: Command): void {
-  const shared = (command: Command) =>
+  const settings = (command: Command) =>
     command
       .option("--data <folder>", "folder for everything that is kept (default ./data)")
       .option("--nats <url>", "NATS server, such as nats://127.0.0.1:4222")
@@ -36,8 +31,8 @@ export function addServerCommands(program: Command): void {
       .option("--set <name=value>", "one setting; may be repeated; 'tributary config' lists them", (value: string, all: string[] = []) => [
         ...all,
         value,
-      ])
-      .option("--log-level <level>", LOG_LEVELS.join(", "), "info");
+      ]);
+  const shared = (command: Command) => settings(command).option("--log-level <level>", LOG_LEVELS.join(", "), "info");
 
   shared(program.command("up").description("start a whole appliance: gateway and core in one process, embedded unless --nats is given"))
     .option("--http-port <port>", "HTTP port of the gateway (default 8070)")
@@ -52,7 +47,9 @@ export function addServerCommands(program: Command): void {
     .addHelpText("after", "\nExample:\n  tributary edge --data /var/lib/tributary --nats nats://core.example:4222")
     .action((_: unknown, command: Command) => edge(command.optsWithGlobals<ServerOptions>()));
 
-  shared(program.command("core").description("start a core alone; --nats is needed for gateways to reach it"))
+  const coreCommand = shared(program.command("core").description("start a core alone; --nats is needed for gateways to reach it"));
+  addDoctorCommand(coreCommand, settings);
+  coreCommand
     .option("--http-port <port>", "HTTP port (default 8080)")
     .addHelpText(
       "after",
@@ -112,21 +109,7 @@ function prepare(options: ServerOptions): { config: Config; logger: Logger } {
   if (!(LOG_LEVELS as readonly string[]).includes(options.logLevel)) {
     throw new TributaryError("USAGE", `--log-level '${options.logLevel}' is none of ${LOG_LEVELS.join(", ")}`);
   }
-  const overrides: Record<string, string> = {};
-  for (const assignment of options.set ?? []) {
-    const at = assignment.indexOf("=");
-    if (at < 1) throw new TributaryError("USAGE", `--set '${assignment}' is not name=value`);
-    overrides[assignment.slice(0, at)] = assignment.slice(at + 1);
-  }
-  const flags: readonly [SettingName, string | undefined][] = [
-    ["data", options.data],
-    ["nats.url", options.nats],
-    ["edge.http.port", options.httpPort],
-    ["edge.mqtt.port", options.mqttPort],
-    ["core.http.port", options.corePort],
-  ];
-  for (const [name, value] of flags) if (value !== undefined) overrides[name] = value;
-  const config = loadConfig({ file: options.config, environment: process.env, overrides });
+  const config = loadConfig({ file: options.config, environment: process.env, overrides: readOverrides(options) });
   const level = options.logLevel as LogLevel;
   return { config, logger: createLogger({ level, clock: systemClock, write: (line) => process.stderr.write(line) }) };
 }
