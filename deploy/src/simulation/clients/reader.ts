@@ -168,9 +168,11 @@ export interface ReadThrough {
 export async function readEverything(world: SimWorld, reader: SimProcess, service: Service): Promise<ReadThrough> {
   const reads: { info: StreamInfo; records: Seen[] }[] = [];
   const unreadable = new Set<string>();
+  const silent = new Set<number>();
   for (const { name, id, container } of await listAll(world, reader, service)) {
     const damaged = world.damaged.has(container);
-    const ask = <T>(work: (streams: StreamService) => Promise<T>) => persist(world, reader, service, work, damaged ? 4 : TRIES_MAX);
+    const tries = silent.has(container) ? 1 : damaged ? 4 : TRIES_MAX;
+    const ask = <T>(work: (streams: StreamService) => Promise<T>) => persist(world, reader, service, work, tries);
     const records: Seen[] = [];
     try {
       for (let offset = "-1", upToDate = false; !upToDate; ) {
@@ -186,6 +188,7 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
     } catch (error) {
       if (!damaged || !hasCode(error, ...DAMAGE)) throw error;
       unreadable.add(id);
+      silent.add(container);
     }
   }
   return { reads, unreadable };
