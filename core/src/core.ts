@@ -15,6 +15,7 @@ import { agreeOnClusterId } from "./cluster/lake-identity.ts";
 import { SoleNode } from "./cluster/sole-node.ts";
 import { type ContainerFactory, ContainerHost, type HostedStatus } from "./service/container-host.ts";
 import { createCoreServices } from "./service/core-services.ts";
+import { noteContainers, notedContainers } from "./service/lake-map.ts";
 
 export interface CoreParts {
   readonly meta: MetaStore;
@@ -98,9 +99,10 @@ export async function openCore(parts: CoreParts): Promise<Core> {
   const { bus, clock, random, options, logger } = parts;
   const access = { meta: parts.meta, clock, random };
   const clusterId = await agreeOnClusterId(access, parts.objects, options.cluster);
+  const containersMin = Math.max(options.containers, await notedContainers(parts.objects));
   const cluster: Cluster = options.shared
-    ? new ClusterNode(access, { ...options.shared, name: options.name, containers: options.containers }, logger)
-    : new SoleNode(access, options);
+    ? new ClusterNode(access, { ...options.shared, name: options.name, containers: containersMin }, logger)
+    : new SoleNode(access, { ...options, containers: containersMin });
   const host = new ContainerHost(access, cluster, parts.containerFactory, logger);
   const services = createCoreServices({ access, bus, cluster: options.cluster, clusterId, host, view: cluster, logger });
   const { streams, directory, writers } = services;
@@ -118,6 +120,7 @@ export async function openCore(parts: CoreParts): Promise<Core> {
   });
   try {
     await cluster.start();
+    await noteContainers(parts.objects, cluster.containers);
     await services.start();
     await host.start();
     await services.startUplink();
@@ -136,6 +139,7 @@ export async function openCore(parts: CoreParts): Promise<Core> {
       if (!Number.isSafeInteger(count) || count < 1 || count > LIMITS.containersMax) {
         throw new TributaryError("INVALID_REQUEST", `a cluster has 1 to ${LIMITS.containersMax} containers`);
       }
+      await noteContainers(parts.objects, count);
       return cluster.raise(count);
     },
     setDraining: (draining) => cluster.setDraining(draining),

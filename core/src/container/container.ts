@@ -40,6 +40,8 @@ export interface Container {
   waitForData(streamId: Id, chain: number, signal: AbortSignal): Promise<void>;
   /** undefined if the stream is unknown here or deleted. Durable facts only. */
   describe(streamId: Id): ContainerStreamState | undefined;
+  /** All streams registered here, and ids of those that were deleted, oldest first, as far as they are remembered. */
+  registrations(): { readonly streams: readonly ContainerStream[]; readonly deleted: readonly Id[] };
   /** Nothing of it can be read any more, and its id is not registered again, known or not. What its events take in the tier is reclaimed by compaction and retention, not here. */
   deleteStream(streamId: Id): Promise<void>;
   status(): ContainerStatus;

@@ -237,6 +237,20 @@ class WalContainer implements Container {
     return this.#running?.durable.state.streams.has(streamId) ?? false;
   }
 
+  registrations(): { streams: ContainerStream[]; deleted: Id[] } {
+    const { streams, tombstones } = this.#serving().durable.state;
+    return {
+      streams: Array.from(streams.values(), ({ id, segments, contentType, closed, origin }) => ({
+        id,
+        segments: segments.map((segment) => segment.id),
+        contentType,
+        closed,
+        ...(origin && { origin }),
+      })),
+      deleted: [...tombstones],
+    };
+  }
+
   async deleteStream(streamId: Id): Promise<void> {
     this.#serving();
     await this.#control(64, (decided) => (decided.gone(streamId) ? undefined : { type: "delete-stream", streamId }));

@@ -10,11 +10,15 @@ import { RoutedContainers } from "../routing/routed-containers.ts";
 import { Routes } from "../routing/routes.ts";
 import { BlockIntake } from "./block-intake.ts";
 import { CoreStreamService } from "./core-stream-service.ts";
+import { DirectoryRestorer } from "./directory-restorer.ts";
 import type { MetaAccess } from "./meta-change.ts";
 import { StreamDirectory } from "./stream-directory.ts";
 import { StreamRegistrar } from "./stream-registrar.ts";
 import { UplinkEndpoint } from "./uplink-endpoint.ts";
 import { WriterRegistry } from "./writer-registry.ts";
+
+/** A start waits at most so long for the directory to be compared with containers; it is done in the background then. */
+const RESTORE_MS_MAX = 10_000;
 
 export interface CoreServicesParts {
   readonly access: MetaAccess;
@@ -76,7 +80,11 @@ export function createCoreServices(parts: CoreServicesParts): CoreServices {
     writers,
     log: logger,
   });
-  host.onOpened(() => directory.forgetAll());
+  const restorer = new DirectoryRestorer({ access, directory, registrar, host, log: logger });
+  host.onOpened((opened) => {
+    directory.forgetAll();
+    restorer.opened(opened);
+  });
   return {
     streams,
     directory,
@@ -86,11 +94,16 @@ export function createCoreServices(parts: CoreServicesParts): CoreServices {
       await nodes.start();
       for (const deleting of interrupted) registrar.resume(deleting);
     },
-    startUplink: () => uplink.start(),
+    async startUplink() {
+      // Whoever creates streams now must find those that there were.
+      await restorer.settled(RESTORE_MS_MAX);
+      await uplink.start();
+    },
     async stop() {
       containers.close();
       await uplink.close();
       await nodes.close();
+      await restorer.close();
       await registrar.close();
     },
     async close() {

@@ -160,11 +160,37 @@ export class StreamDirectory {
     });
   }
 
-  /** Records the intent to delete. undefined if there is no stream. */
-  async beginDelete(name: StreamName): Promise<StreamEntry | undefined> {
+  /** Every record, those of deleted names too, read anew. */
+  async records(): Promise<StreamEntry[]> {
+    return this.#decodeAll(await this.#access.meta.list(STREAMS_PREFIX));
+  }
+
+  /** Gives a stream that its container has its record back. False if the name or the id is another's, or it is known to be deleted. */
+  async restore(name: StreamName, proposal: StreamProposal): Promise<boolean> {
+    const key = streamKey(name);
+    if (!(await this.#claimId(proposal.id, name))) return false;
+    return changeKey<boolean>(this.#access, key, (entry) => {
+      const before = entry ? decodeStreamRecord(key, entry.value) : NO_STREAM;
+      if (before.state !== "deleted" || before.past.includes(proposal.id)) return { type: "keep", result: before.id === proposal.id };
+      const record: StreamRecord = { ...proposal, state: "open", past: before.past, deletedAtMs: 0 };
+      return {
+        type: "put",
+        value: encodeStreamRecord(record),
+        result: (revision) => {
+          this.#count++;
+          this.#keep({ name, record, revision, certain: true });
+          return true;
+        },
+      };
+    });
+  }
+
+  /** Records the intent to delete. undefined if there is no stream, or another one than that of `id`, where that is given. */
+  async beginDelete(name: StreamName, id?: Id): Promise<StreamEntry | undefined> {
     const key = streamKey(name);
     return changeKey<StreamEntry | undefined>(this.#access, key, (entry) => {
       const before = entry ? decodeStreamRecord(key, entry.value) : NO_STREAM;
+      if (id !== undefined && before.id !== id) return { type: "keep", result: undefined };
       if (before.state === "deleted") {
         // A read that found nothing may be old: what this node itself wrote is newer.
         return this.#byName.get(key)?.certain ? { type: "again" } : { type: "keep", result: undefined };

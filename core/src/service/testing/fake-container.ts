@@ -60,6 +60,9 @@ export class FakeContainer implements Container {
   knowsStream(streamId: Id): boolean {
     return this.#wal.streams.has(streamId);
   }
+  registrations(): { streams: ContainerStream[]; deleted: Id[] } {
+    return { streams: Array.from(this.#wal.streams.values(), ({ stream }) => stream), deleted: [] };
+  }
   async appendBlock(block: Block): Promise<AppendAnswer> {
     this.#check();
     const slices = block.slices.map((slice): [AppendAnswer["slices"][number][0], number] => {
