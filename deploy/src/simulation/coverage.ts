@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { stripTypeScriptTypes } from "node:module";
+// As a whole: not every runtime has the function used here.
+import nodeModule from "node:module";
 import type { ScriptCoverage } from "./coverage-session.ts";
 
 const ROOT = new URL("../../../", import.meta.url);
@@ -54,7 +55,7 @@ export function coverageOf(scripts: readonly ScriptCoverage[]): Map<string, File
 
 /** A line counts as reached if any of it ran in any of the threads. */
 export function fileCoverage(file: string, source: string, scripts: readonly ScriptCoverage[]): FileCoverage {
-  const text = stripTypeScriptTypes(source);
+  const text = nodeModule.stripTypeScriptTypes(source);
   const reached = new Uint8Array(text.length);
   const ran = new Set<string>();
   const known = new Map<string, string>();
