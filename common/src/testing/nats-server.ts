@@ -98,7 +98,7 @@ export async function startNatsCluster(size: number, options: NatsClusterOptions
   const servers: ServerProcess[] = [];
   for (const [i, port] of ports.entries()) {
     const folder = await mkdtemp(join(tmpdir(), "tributary-nats-"));
-    const cluster = `server_name: n${i}\ncluster { name: test, listen: "127.0.0.1:${port}", routes: [${routes}] }`;
+    const cluster = `server_name: n${i}\ncluster { name: test, no_advertise: true, listen: "127.0.0.1:${port}", routes: [${routes}] }`;
     const [storeDir, clientPort] = [options.storeDirs?.[i], options.ports?.[i]];
     const own = { ...options, ...(storeDir === undefined ? {} : { storeDir }), ...(clientPort === undefined ? {} : { port: clientPort }) };
     servers.push(new ServerProcess(folder, own, cluster));

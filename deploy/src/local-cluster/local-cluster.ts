@@ -12,6 +12,8 @@ export interface LocalClusterOptions {
   readonly corePorts: readonly number[];
   readonly gateways: readonly { readonly httpPort: number; readonly mqttPort: number }[];
   readonly containers: number;
+  /** How a core node or gateway reaches the nats-servers; straight by default. */
+  readonly natsUrlOf?: (name: string, natsUrl: string) => Promise<string>;
   readonly coreFlags?: readonly string[];
   readonly gatewayFlags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
@@ -19,6 +21,9 @@ export interface LocalClusterOptions {
 
 /** Three copies of everything, where there are three servers. */
 const REPLICAS_MAX = 3;
+
+const coreName = (i: number): string => `core-${i + 1}`;
+const gatewayName = (i: number): string => `gateway-${i + 1}`;
 
 /** A whole cluster as processes of this machine: nats-servers, core nodes that share a lake, gateways. */
 export class LocalCluster {
@@ -28,7 +33,7 @@ export class LocalCluster {
   readonly coreUrls: readonly string[];
   readonly gatewayUrls: readonly string[];
 
-  private constructor(nats: NatsCluster, options: LocalClusterOptions) {
+  private constructor(nats: NatsCluster, options: LocalClusterOptions, urls: ReadonlyMap<string, string>) {
     const { folder, corePorts, gateways, natsPorts, containers, coreFlags = [], gatewayFlags = [], env = {} } = options;
     this.nats = nats;
     const monitoringUrl = nats.servers.map((server) => server.monitoringUrl).join(",");
@@ -38,16 +43,20 @@ export class LocalCluster {
       "nats.replicas": Math.min(REPLICAS_MAX, natsPorts.length),
     };
     const shared = Object.entries(settings).flatMap(([name, value]) => ["--set", `${name}=${value}`]);
-    this.cores = corePorts.map((port, i) => {
-      const own = join(folder, `core-${i + 1}`);
+    const folderOf = (name: string) => {
+      const own = join(folder, name);
       mkdirSync(own, { recursive: true });
-      const flags = [...shared, "--set", `core.name=core-${i + 1}`, ...coreFlags];
-      return coreProcess(own, port, { url: nats.url, monitoringUrl }, { flags, env });
+      return own;
+    };
+    this.cores = corePorts.map((port, i) => {
+      const name = coreName(i);
+      const flags = [...shared, "--set", `core.name=${name}`, ...coreFlags];
+      return coreProcess(folderOf(name), port, { url: urls.get(name) ?? nats.url, monitoringUrl }, { name, flags, env });
     });
     this.gateways = gateways.map((ports, i) => {
-      const own = join(folder, `gateway-${i + 1}`);
-      mkdirSync(own, { recursive: true });
-      return edgeProcess(own, ports, { flags: ["--nats", nats.url, "--set", `edge.name=gateway-${i + 1}`, ...gatewayFlags], env });
+      const name = gatewayName(i);
+      const flags = ["--nats", urls.get(name) ?? nats.url, "--set", `edge.name=${name}`, ...gatewayFlags];
+      return edgeProcess(folderOf(name), ports, { name, flags, env });
     });
     this.coreUrls = corePorts.map((port) => `http://127.0.0.1:${port}`);
     this.gatewayUrls = gateways.map(({ httpPort }) => `http://127.0.0.1:${httpPort}`);
@@ -57,7 +66,11 @@ export class LocalCluster {
     const storeDirs = options.natsPorts.map((_, i) => join(options.folder, `nats-${i + 1}`));
     for (const folder of storeDirs) mkdirSync(folder, { recursive: true });
     const nats = await startNatsCluster(storeDirs.length, { storeDirs, ports: options.natsPorts, maxPayload: NATS_MAX_PAYLOAD });
-    const cluster = new LocalCluster(nats, options);
+    const urls = new Map<string, string>();
+    for (const name of [...options.corePorts.map((_, i) => coreName(i)), ...options.gateways.map((_, i) => gatewayName(i))]) {
+      if (options.natsUrlOf) urls.set(name, await options.natsUrlOf(name, nats.url));
+    }
+    const cluster = new LocalCluster(nats, options, urls);
     try {
       await Promise.all(cluster.cores.map((core) => core.start()));
       await Promise.all(cluster.gateways.map((gateway) => gateway.start()));

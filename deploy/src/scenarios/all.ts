@@ -1,9 +1,11 @@
+import { chaos } from "./chaos.ts";
 import { coreAway } from "./core-away.ts";
 import { fsyncTrace } from "./fsync-trace.ts";
 import { kill } from "./kill.ts";
 import { powerCut } from "./power-cut.ts";
 import { recordings } from "./recordings.ts";
 import type { Scenario } from "./scenario.ts";
+import { takeOver } from "./take-over.ts";
 
 export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   kill,
@@ -11,4 +13,6 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   "power-cut": powerCut,
   "fsync-trace": fsyncTrace,
   recordings,
+  chaos,
+  "take-over": takeOver,
 };

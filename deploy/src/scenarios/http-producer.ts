@@ -9,6 +9,8 @@ export interface HttpProducerOptions {
   readonly key: string;
   /** Events of one request; more than one are sent as lines. */
   readonly batch: number;
+  /** Between an answer and the next request. */
+  readonly intervalMs: number;
   next(count: number): { from: number; to: number; body: string } | undefined;
   acked(from: number, to: number): void;
   /** An answer that no repetition can mend. */
@@ -53,6 +55,7 @@ export class HttpProducer {
       }
       this.#seq++;
       this.#options.acked(batch.from, batch.to);
+      if (this.#options.intervalMs > 0 && !this.#stopped) await new Promise((resolve) => setTimeout(resolve, this.#options.intervalMs));
     }
   }
 

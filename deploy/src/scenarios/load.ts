@@ -18,6 +18,8 @@ export interface LoadOptions {
   readonly mqttDepth: number;
   /** Characters added to each payload. */
   readonly fillerChars: number;
+  /** A device's pause before its next event or batch. Default 0: as fast as the answers come. */
+  readonly intervalMs?: number;
 }
 
 export interface Load {
@@ -42,6 +44,7 @@ export function startLoad(ledger: Ledger, options: LoadOptions): Load {
       producerId: client.client,
       key: client.client,
       batch: options.httpBatch,
+      intervalMs: options.intervalMs ?? 0,
       next(count) {
         const from = client.sent + 1;
         client.sent += count;
@@ -63,6 +66,7 @@ export function startLoad(ledger: Ledger, options: LoadOptions): Load {
       topic: `${streamOf(i)}/${client.client}`,
       qos,
       depth: options.mqttDepth,
+      intervalMs: options.intervalMs ?? 0,
       next: () => ({ number: ++client.sent, payload: eventPayload(client.client, client.sent, filler) }),
       acked: (number) => recordAck(client, number, number),
       resent: (number) => recordResend(client, number),

@@ -12,6 +12,8 @@ export interface MqttClientOptions {
   readonly qos: 1 | 2;
   /** Publishes in flight. */
   readonly depth: number;
+  /** Between an acknowledgement and the next publish. */
+  readonly intervalMs: number;
   /** The next payload, or undefined when there is nothing to send now. */
   next(): { number: number; payload: string } | undefined;
   acked(number: number): void;
@@ -106,7 +108,8 @@ export class MqttClient {
     if (!publish) return;
     this.#inFlight.delete(packetId);
     if (packet.cmd === "puback") this.#options.acked(publish.number);
-    this.#fill();
+    if (this.#options.intervalMs > 0 && !this.#stopped) setTimeout(() => this.#fill(), this.#options.intervalMs);
+    else this.#fill();
   }
 
   #fill(): void {

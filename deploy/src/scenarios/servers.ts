@@ -6,6 +6,8 @@ import { type ServerOptions, ServerProcess } from "./server-process.ts";
 export const NATS_MAX_PAYLOAD = 8_388_608;
 
 type Extras = Pick<ServerOptions, "runtime" | "env"> & {
+  /** What messages and log files call it; its role by default. */
+  readonly name?: string;
   /** Further flags. */
   readonly flags?: readonly string[];
 };
@@ -35,11 +37,11 @@ export function coreProcess(
   folder: string,
   corePort: number,
   nats: Pick<NatsServer, "url" | "monitoringUrl">,
-  { flags = [], ...extras }: Extras = {},
+  { flags = [], name = "core", ...extras }: Extras = {},
 ): ServerProcess {
   const natsFlags = ["--nats", nats.url, "--set", `nats.monitorUrl=${nats.monitoringUrl}`];
   return new ServerProcess({
-    name: "core",
+    name,
     phases: ["flush", "checkpoint", "truncate"],
     args: ["core", "--data", join(folder, "core"), "--http-port", `${corePort}`, ...natsFlags, ...flags],
     readyUrl: `http://127.0.0.1:${corePort}/ready`,
@@ -52,11 +54,11 @@ export function coreProcess(
 export function edgeProcess(
   folder: string,
   ports: { readonly httpPort: number; readonly mqttPort: number },
-  { flags = [], ...extras }: Extras,
+  { flags = [], name = "edge", ...extras }: Extras,
 ): ServerProcess {
   const listeners = ["--http-port", `${ports.httpPort}`, "--mqtt-port", `${ports.mqttPort}`];
   return new ServerProcess({
-    name: "edge",
+    name,
     phases: ["commit", "uplink"],
     args: ["edge", "--data", join(folder, "edge"), ...listeners, ...WITHOUT_VITALS, ...flags],
     readyUrl: `http://127.0.0.1:${ports.httpPort}/ready`,

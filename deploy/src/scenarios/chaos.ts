@@ -1,0 +1,197 @@
+import { TributaryClient } from "@tributary/common/sdk/client";
+import { freePorts } from "@tributary/common/testing/free-ports";
+import { LocalCluster } from "../local-cluster/local-cluster.ts";
+import { Cable } from "./cable.ts";
+import { readAll } from "./final-read.ts";
+import { Ledger } from "./ledger.ts";
+import { type Load, startLoad } from "./load.ts";
+import type { Scenario, ScenarioContext } from "./scenario.ts";
+import type { ServerProcess } from "./server-process.ts";
+import { TailReader } from "./tail-reader.ts";
+import { WalFollower } from "./wal-follower.ts";
+
+const STREAMS = ["chaos/a", "chaos/b", "chaos/wide"];
+const CONTAINERS = 4;
+const LEASE_MS = 1_500;
+
+/** Somebody who can be hit, and is well or not. */
+interface Member {
+  readonly name: string;
+  readonly kind: "nats" | "core" | "gateway";
+  readonly pid: () => number;
+  kill(): Promise<unknown>;
+  start(): Promise<void>;
+  readonly cable: Cable | undefined;
+  hit: boolean;
+}
+
+export const chaos: Scenario = {
+  description: "kills, pauses and cuts off members of a cluster of three nats-servers, three core nodes and many gateways, under load",
+  async run(context) {
+    const { short, folder } = context;
+    const gatewayCount = short ? 2 : 10;
+    const ports = await freePorts(6 + 2 * gatewayCount);
+    const cables = new Map<string, Cable>();
+    const cluster = await LocalCluster.start({
+      folder,
+      natsPorts: ports.slice(0, 3),
+      corePorts: ports.slice(3, 6),
+      gateways: Array.from({ length: gatewayCount }, (_, i) => ({
+        httpPort: ports[6 + 2 * i] as number,
+        mqttPort: ports[7 + 2 * i] as number,
+      })),
+      containers: CONTAINERS,
+      coreFlags: ["--set", `core.leaseMs=${LEASE_MS}`, "--set", "core.flushIntervalMs=1000"],
+      env: { TRIBUTARY_PHASES: "0" },
+      async natsUrlOf(name, url) {
+        const cable = await Cable.to(url);
+        cables.set(name, cable);
+        return cable.url;
+      },
+    });
+    const stops: (() => Promise<unknown>)[] = [
+      () => cluster.stop(),
+      async () => {
+        for (const cable of cables.values()) cable.close();
+      },
+    ];
+    try {
+      return await storm(context, cluster, cables, ports, stops);
+    } finally {
+      for (const stop of stops.reverse()) await stop().catch((error: unknown) => context.say(`${error}`));
+    }
+  },
+};
+
+async function storm(
+  context: ScenarioContext,
+  cluster: LocalCluster,
+  cables: ReadonlyMap<string, Cable>,
+  ports: readonly number[],
+  stops: (() => Promise<unknown>)[],
+) {
+  const { short } = context;
+  const client = new TributaryClient({ server: cluster.coreUrls[0] as string });
+  await client.createStream({ scope: "chaos", stream: "a" });
+  await client.createStream({ scope: "chaos", stream: "b" });
+  await client.createStream({ scope: "chaos", stream: "wide" }, { segments: 8 });
+  const walNames = Array.from({ length: CONTAINERS }, (_, i) => `tributary-local-wal-${i}`);
+  const follower = await WalFollower.start(cluster.nats.url, walNames, 3);
+  stops.push(() => follower.stop().catch(() => {}));
+
+  const ledger = new Ledger();
+  const loads: Load[] = cluster.gateways.map((_, i) =>
+    startLoad(ledger, {
+      httpPort: ports[6 + 2 * i] as number,
+      mqttPort: ports[7 + 2 * i] as number,
+      prefix: `gw${i + 1}`,
+      streams: STREAMS,
+      http: short ? 8 : 30,
+      httpBatch: 2,
+      mqttQos1: short ? 8 : 40,
+      mqttQos2: short ? 4 : 30,
+      mqttDepth: 1,
+      fillerChars: 60,
+      intervalMs: short ? 50 : 400,
+    }),
+  );
+  const tails = STREAMS.map((stream, i) => new TailReader(cluster.coreUrls[i % cluster.coreUrls.length] as string, stream));
+
+  const members: Member[] = [
+    ...cluster.nats.servers.map((server, i): Member => {
+      const start = () => server.restart();
+      return { name: `nats-${i + 1}`, kind: "nats", pid: () => server.pid, kill: () => server.kill(), start, cable: undefined, hit: false };
+    }),
+    ...cluster.cores.map((core) => memberOf(core, "core", cables)),
+    ...cluster.gateways.map((gateway) => memberOf(gateway, "gateway", cables)),
+  ];
+  const counts = new Map<string, number>();
+  const untilMs = performance.now() + (short ? 12_000 : (context.minutes ?? 15) * 60_000);
+  const running = new Set<Promise<void>>();
+  while (performance.now() < untilMs) {
+    await pause(short ? 600 : 1_500 + context.random() * 4_000);
+    // Two things at once; and never more than one nats-server, so that a majority stays.
+    if (running.size >= 2) {
+      await Promise.race(running);
+      continue;
+    }
+    const able = members.filter(
+      ({ hit, kind }) => !hit && !(kind === "nats" && members.some((other) => other.kind === "nats" && other.hit)),
+    );
+    const kind = (["nats", "core", "core", "gateway"] as const)[Math.floor(context.random() * 4)];
+    const candidates = able.filter((member) => member.kind === kind);
+    const victim = candidates[Math.floor(context.random() * candidates.length)];
+    if (!victim) continue;
+    const how = choose(victim, context.random());
+    counts.set(`${victim.kind} ${how}`, (counts.get(`${victim.kind} ${how}`) ?? 0) + 1);
+    const round = strike(victim, how, context).finally(() => running.delete(round));
+    running.add(round);
+  }
+  await Promise.all(running);
+  context.say(`everything is mended; ${ledger.acked} acknowledged`);
+  await Promise.all(loads.map((load) => load.drain()));
+  const final = await readAll(cluster.coreUrls[1] as string, STREAMS, ledger, tails);
+  for (const detail of final.ledger.details) context.say(detail);
+  await Promise.all(tails.map((tail) => tail.stop()));
+  await follower.stop();
+  const changed = tails.reduce((sum, tail) => sum + tail.changed, 0);
+  const { watch } = follower;
+  const refusals = loads.flatMap((load) => load.refusals);
+  return {
+    report: final.ledger,
+    checks: [
+      ...final.checks,
+      {
+        name: "nothing changed at any (segment, ordinal)",
+        ok: changed === 0,
+        detail: `${tails.reduce((sum, tail) => sum + tail.seen, 0)} read by those who followed, ${changed} changed`,
+      },
+      {
+        name: "frames of one owner at a time count, read from the logs themselves",
+        ok: follower.violations.length === 0 && watch.frames > 0,
+        detail: `${watch.frames} frames, ${watch.voidFrames} void, ${follower.missed} truncated before they were seen; ${follower.violations.slice(0, 2).join("; ")}`,
+      },
+      { name: "what was done to whom", ok: counts.size > 0, detail: [...counts].map(([what, count]) => `${what} ${count}`).join(", ") },
+      { name: "clients were never refused", ok: refusals.length === 0, detail: refusals.slice(0, 3).join("; ") || "yes" },
+    ],
+  };
+}
+
+function memberOf(server: ServerProcess, kind: "core" | "gateway", cables: ReadonlyMap<string, Cable>): Member {
+  const cable = cables.get(server.name);
+  return { name: server.name, kind, pid: () => server.pid, kill: () => server.kill(), start: () => server.start(), cable, hit: false };
+}
+
+type Blow = "killed" | "paused" | "cut off";
+
+function choose({ cable }: Member, draw: number): Blow {
+  const ways: Blow[] = cable ? ["killed", "paused", "cut off"] : ["killed", "paused"];
+  return ways[Math.floor(draw * ways.length)] as Blow;
+}
+
+async function strike(member: Member, how: Blow, context: ScenarioContext): Promise<void> {
+  const forMs = (how === "paused" ? 1.5 * LEASE_MS : 500) + context.random() * (context.short ? 1_500 : 6_000);
+  context.say(`${member.name} is ${how} for ${(forMs / 1_000).toFixed(1)} s`);
+  member.hit = true;
+  try {
+    if (how === "killed") {
+      await member.kill();
+      await pause(forMs);
+      await member.start();
+    } else if (how === "paused") {
+      process.kill(member.pid(), "SIGSTOP");
+      await pause(forMs);
+      process.kill(member.pid(), "SIGCONT");
+    } else {
+      member.cable?.cut();
+      await pause(forMs);
+      member.cable?.mend();
+    }
+  } finally {
+    member.hit = false;
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
