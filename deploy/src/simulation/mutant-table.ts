@@ -223,4 +223,22 @@ export const MUTANTS: readonly Mutant[] = [
     "    this.#sent = this.freed.clone();\n    this.#cursor = this.cursorFrom(this.freed.position + 1);\n  }\n\n  /** Units from",
     "    this.#cursor = this.cursorFrom(this.#sent.position + 1);\n  }\n\n  /** Units from",
   ),
+  one(
+    "closing is forgotten by a flush (core)",
+    "core/src/tier/flush-object.ts",
+    "  for (const stream of footer.closed) state.stream(id(stream)).closed = true;",
+    "",
+  ),
+  one(
+    "a lower epoch of a producer is taken (gateway)",
+    "edge/src/gateway/producers.ts",
+    "  if (known !== undefined && token.epoch < known.epoch) {",
+    '  if (known !== undefined && token.epoch < known.epoch) {\n    if (token.seq >= 0) return { kind: "new" };',
+  ),
+  one(
+    "who waits for data is not woken (core)",
+    "core/src/container/create-container.ts",
+    "        for (const [streamId, chain] of changed) this.#waiters.wake(streamId, chain);",
+    "",
+  ),
 ];

@@ -254,8 +254,15 @@ export class World implements SimWorld {
   excuseOf(submission: Submission): Excuse {
     const losses = excuseOf(this.ledger.losses, submission);
     const fates = this.fates.excuse(submission);
-    const missing = losses.missing || fates.missing || this.#keptByDamage(submission);
+    const missing = losses.missing || fates.missing || this.#declaredInDeleted(submission) || this.#keptByDamage(submission);
     return { missing, doubled: losses.doubled || fates.doubled };
+  }
+
+  /** Its gateway dropped it, and the gap record that says so may have gone with the stream. */
+  #declaredInDeleted({ id, writer, stream }: Submission): boolean {
+    const node = this.gateways.find(({ disk }) => disk.name === writer);
+    const drops = node?.shape.quota.whenFull === "drop-oldest";
+    return drops && this.fates.wasAsked("core", stream) && this.fates.holdersOf(id).length === 0;
   }
 
   /** It is in a stream that cannot be read now, or on a gateway that cannot send all. */

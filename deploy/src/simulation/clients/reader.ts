@@ -171,8 +171,12 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
   const silent = new Set<number>();
   for (const { name, id, container } of await listAll(world, reader, service)) {
     const damaged = world.damaged.has(container);
-    const tries = silent.has(container) ? 1 : damaged ? 4 : TRIES_MAX;
-    const ask = <T>(work: (streams: StreamService) => Promise<T>) => persist(world, reader, service, work, tries);
+    // A container that is not served: no need to wait for each of its streams.
+    if (silent.has(container)) {
+      unreadable.add(id);
+      continue;
+    }
+    const ask = <T>(work: (streams: StreamService) => Promise<T>) => persist(world, reader, service, work, damaged ? 4 : TRIES_MAX);
     const records: Seen[] = [];
     try {
       for (let offset = "-1", upToDate = false; !upToDate; ) {
@@ -188,7 +192,7 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
     } catch (error) {
       if (!damaged || !hasCode(error, ...DAMAGE)) throw error;
       unreadable.add(id);
-      silent.add(container);
+      if (hasCode(error, "BUS_TIMEOUT", "CONTAINER_NOT_OWNED")) silent.add(container);
     }
   }
   return { reads, unreadable };
