@@ -49,6 +49,11 @@ export const CORE_METRICS = {
   tributary_core_leases_lost: { kind: "gauge", help: "Times that this node was declared dead by others since its start." },
   tributary_core_draining: { kind: "gauge", help: "1 while this node gives its containers away." },
   tributary_core_memory_bytes: { kind: "gauge", help: "Bytes of blocks in memory that wait for the lake." },
+  tributary_core_generation: { kind: "gauge", help: "Highest generation of the containers served here; above 0 once a log went back." },
+  tributary_core_streams_with_known_loss: {
+    kind: "gauge",
+    help: "Streams of the containers served here that are known to have lost events when their generation began.",
+  },
   tributary_core_tiered_bytes: { kind: "gauge", help: "Bytes of objects written to the lake." },
 } as const;
 

@@ -142,6 +142,8 @@ function coreMetrics(status: CoreStatus): CoreMetrics {
     tributary_core_leases_lost: status.leasesLost,
     tributary_core_draining: status.draining ? 1 : 0,
     tributary_core_memory_bytes: sum((hosted) => hosted.status?.bytesInMemory),
+    tributary_core_generation: Math.max(0, ...status.containers.map((hosted) => hosted.status?.generation ?? 0)),
+    tributary_core_streams_with_known_loss: sum((hosted) => hosted.status?.wentBack?.streamsWithKnownLoss),
     tributary_core_tiered_bytes: sum((hosted) => hosted.status?.bytesTiered),
   };
 }

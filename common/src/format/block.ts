@@ -78,7 +78,7 @@ export interface EventSlice extends SliceTarget {
 export type Slice = EventSlice | GapSlice;
 
 /** Persisted by position: append only. */
-export const GAP_REASONS = ["quota", "corrupt", "quarantined", "retired"] as const;
+export const GAP_REASONS = ["quota", "corrupt", "quarantined", "retired", "lost-by-core"] as const;
 export type GapReason = (typeof GAP_REASONS)[number];
 
 interface ChunkInfo {

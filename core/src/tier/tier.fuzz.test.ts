@@ -3,11 +3,12 @@ import { crc32c } from "@tributary/common/checksum";
 import { hasCode } from "@tributary/common/errors";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import { fuzzBytes, fuzzValues, orCode } from "@tributary/common/testing/fuzz";
-import { it } from "vitest";
+import { expect, it } from "vitest";
 import { WAL_START } from "../container/counting.ts";
 import type { ObjectRef } from "../container/operations.ts";
 import { MemoryObjectStore } from "../service/testing/memory-engines.ts";
-import { objectName } from "./object-names.ts";
+import { objectName, rootName } from "./object-names.ts";
+import { encodeRoot, readRoot } from "./root-object.ts";
 import { readFooter } from "./tier-footer.ts";
 import { decodeFooter, encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
 import { TierReader } from "./tier-reader.ts";
@@ -85,6 +86,22 @@ it("objects with a mutated footer are read or refused", async () => {
     run: async (value) => {
       const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, [body], encodeCbor(value));
       await load("blocks", bytes, footerBytes);
+    },
+  });
+});
+
+it("roots with mutated contents are read, and then written as they are read, or refused", async () => {
+  await fuzzValues({
+    name: "tier-root-record",
+    beside,
+    seeds: [decodeFooter("golden", OBJECT_KIND.root, read("tier-root-v1.bin"))],
+    run: async (value) => {
+      const objects = new MemoryObjectStore();
+      await objects.put(rootName(CONTAINER, 2), encodeObject(OBJECT_KIND.root, [], encodeCbor(value)).bytes);
+      const open = await new TierReader(CONTAINER, objects, 1 << 20).root(2).catch((error: unknown) => {
+        if (!hasCode(error, ...REFUSED)) throw error;
+      });
+      if (open) expect(readRoot(decodeFooter("again", OBJECT_KIND.root, encodeRoot(open.root)))).toEqual(open.root);
     },
   });
 });

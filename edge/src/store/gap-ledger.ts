@@ -123,7 +123,7 @@ export class GapLedger {
     const { first, last } = numbers;
     const count = last - first + 1;
     const parts = [{ segment, first, last, count }];
-    this.pending.unshift({ ...numbers, reason: "corrupt", count, parts, timeMinMs: 0, timeMaxMs: 0, nextOrdinal: 0 });
+    this.pending.unshift({ ...numbers, reason: "lost-by-core", count, parts, timeMinMs: 0, timeMaxMs: 0, nextOrdinal: 0 });
     this.#indexNewest();
   }
 
