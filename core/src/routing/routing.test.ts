@@ -11,6 +11,7 @@ import {
   UPLINK_SUBJECTS,
 } from "@tributary/common/uplink-protocol";
 import { afterEach, describe, expect, test } from "vitest";
+import { resolveStreams } from "../service/stream-resolver.ts";
 import { gatewayBlock } from "../service/testing/gateway-block.ts";
 import { CLUSTER, pack, TestCluster, type TestNode, textsOf } from "./testing/test-cluster.ts";
 
@@ -189,6 +190,25 @@ describe("streams on several nodes", () => {
     expect(again.info.id).not.toBe(info.id);
     await run(append(guest, "c"));
     expect(await run(textsOf(owner.streams, NAME))).toEqual(["c"]);
+  });
+
+  test("a node whose watch was forgotten does not hold on to a stream that another one deleted", async () => {
+    const { c, owner } = await two();
+    await c.start(1, { deaf: true });
+    const deaf = c.node(2);
+    const run = <T>(promise: Promise<T>) => c.settled(promise);
+    // Won here by compare-and-set: nobody could have changed it, a moment ago.
+    const { info } = await run(deaf.streams.create(NAME, {}));
+    await run(owner.streams.delete(NAME));
+    await expect(run(deaf.streams.delete(NAME))).rejects.toMatchObject({ code: "STREAM_UNKNOWN" });
+    const other = { scope: "plant", stream: "other" };
+    const wish = { name: other, provisionalId: "22".repeat(16), contentType: "text/plain", segments: 1, createdAtMs: 7, create: true };
+    const ask = () => resolveStreams(deaf.services.streams, deaf.services.directory, [wish]);
+    expect((await run(ask())).streams[0]?.problem).toBe("");
+    await run(owner.streams.delete(other));
+    for (let i = 0; i < 6; i++) await c.step(1_000);
+    expect((await run(ask())).streams[0]?.problem).toBe("deleted");
+    expect((await run(deaf.streams.create(NAME, {}))).info.id).not.toBe(info.id);
   });
 
   test("a registration that comes after the deletion is refused", async () => {

@@ -78,6 +78,7 @@ export function createCoreServices(parts: CoreServicesParts): CoreServices {
     directory,
     service: streams,
     writers,
+    clock,
     log: logger,
   });
   const restorer = new DirectoryRestorer({ access, directory, registrar, host, log: logger });

@@ -40,6 +40,7 @@ export type CreateOutcome =
   | { readonly type: "id-taken" };
 
 const WATCH_PAUSE_MS = 1_000;
+const CERTAIN_MS = 5_000;
 
 /**
  * Which streams there are, in the MetaStore. A name's record decides; `ids/` is an index into it.
@@ -55,6 +56,8 @@ export class StreamDirectory {
   readonly #log: Logger;
   readonly #byName = new BoundedCache<StreamEntry>(LIMITS.directoryCacheEntriesMax);
   readonly #keyOfId = new BoundedCache<StreamName>(LIMITS.directoryCacheEntriesMax);
+  /** When entries that are certain were won. */
+  readonly #wonAtMs = new WeakMap<StreamEntry, number>();
   readonly #lookups = new Map<Id, Promise<StreamEntry | undefined>>();
   readonly #stopped = new AbortController();
   #watching: Promise<void> | undefined;
@@ -111,7 +114,7 @@ export class StreamDirectory {
   async confirm(name: StreamName): Promise<StreamEntry | undefined> {
     const key = streamKey(name);
     const cached = this.#byName.get(key);
-    if (cached?.certain) return cached;
+    if (cached && this.#isCertain(cached)) return cached;
     const confirmed = await changeKey<StreamEntry | undefined>(this.#access, key, (entry) => {
       const value = entry?.value ?? encodeStreamRecord(NO_STREAM);
       return { type: "put", value, result: (revision) => this.#remember({ key, value, revision }, true) };
@@ -123,7 +126,7 @@ export class StreamDirectory {
   async create(name: StreamName, proposal: StreamProposal): Promise<CreateOutcome> {
     const key = streamKey(name);
     const cached = this.#byName.get(key);
-    if (cached?.certain && cached.record.state === "open") {
+    if (cached && this.#isCertain(cached) && cached.record.state === "open") {
       return cached.record.past.includes(proposal.id) ? { type: "retired" } : found(cached, proposal.id);
     }
     return changeKey<CreateOutcome>(this.#access, key, async (entry): Promise<Change<CreateOutcome>> => {
@@ -193,7 +196,9 @@ export class StreamDirectory {
       if (id !== undefined && before.id !== id) return { type: "keep", result: undefined };
       if (before.state === "deleted") {
         // A read that found nothing may be old: what this node itself wrote is newer.
-        return this.#byName.get(key)?.certain ? { type: "again" } : { type: "keep", result: undefined };
+        const cached = this.#byName.get(key);
+        const old = cached?.certain && (entry?.revision ?? 0) <= cached.revision;
+        return old ? { type: "again" } : { type: "keep", result: undefined };
       }
       const value = encodeStreamRecord({ ...before, state: "deleting" });
       return { type: "put", value, result: (revision) => this.#remember({ key, value, revision }, true) };
@@ -296,12 +301,19 @@ export class StreamDirectory {
     return this.#keep({ name: nameOfKey(entry.key), record, revision: entry.revision, certain });
   }
 
+  /** Other nodes change records as well, and the watch that tells of it may have been forgotten: what was won counts for a while. */
+  #isCertain(entry: StreamEntry): boolean {
+    const wonAtMs = this.#wonAtMs.get(entry);
+    return wonAtMs !== undefined && this.#access.clock.monotonicMs() - wonAtMs < CERTAIN_MS;
+  }
+
   /** The newer one of the entry and what is cached. */
   #keep(entry: StreamEntry): StreamEntry {
     const key = streamKey(entry.name);
     const cached = this.#byName.get(key);
     if (cached && (cached.revision > entry.revision || (cached.revision === entry.revision && cached.certain))) return cached;
     this.#byName.set(key, entry);
+    if (entry.certain) this.#wonAtMs.set(entry, this.#access.clock.monotonicMs());
     return entry;
   }
 

@@ -1,3 +1,4 @@
+import { type Clock, sleep } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
@@ -31,10 +32,15 @@ export interface UplinkParts {
   readonly directory: StreamDirectory;
   readonly service: CoreStreamService;
   readonly writers: WriterRegistry;
+  readonly clock: Clock;
   readonly log: Logger;
 }
 
 const NOTHING = new Uint8Array(0);
+const SERVE_RETRY_MS = 1_000;
+
+/** How a request came: straight to the owner, or through any node. */
+type Way = "direct" | "anyNode";
 
 /**
  * What gateways talk to. Every node takes what is for any container and hands it on; what is for an owner of one epoch is served by
@@ -46,8 +52,15 @@ export class UplinkEndpoint {
   readonly #subscriptions: Subscription[] = [];
   /** Of the containers that are served here. */
   readonly #direct = new Set<Promise<void>>();
-  readonly #appends = new InFlight(LIMITS.uplinkAppendsInFlightMax, LIMITS.uplinkAppendBytesInFlightMax);
-  readonly #levelsAsked = new InFlight(LIMITS.uplinkAppendsInFlightMax);
+  /** Blocks for containers that have no owner at the moment wait: those that came straight to an owner do not wait with them. */
+  readonly #appends = {
+    direct: new InFlight(LIMITS.uplinkAppendsInFlightMax, LIMITS.uplinkAppendBytesInFlightMax),
+    anyNode: new InFlight(LIMITS.uplinkAppendsInFlightMax, LIMITS.uplinkAppendBytesInFlightMax),
+  };
+  readonly #levelsAsked = {
+    direct: new InFlight(LIMITS.uplinkAppendsInFlightMax),
+    anyNode: new InFlight(LIMITS.uplinkAppendsInFlightMax),
+  };
   readonly #controls = new InFlight(LIMITS.controlRequestsInFlightMax);
   readonly #closing = new AbortController();
   readonly #stopTiered: () => void;
@@ -69,10 +82,10 @@ export class UplinkEndpoint {
       this.#subscriptions.push(await this.#parts.bus.serve(subject, { group: "core" }, handler));
     };
     await serve(UPLINK_SUBJECTS.append(cluster, "*"), async (payload, subject) =>
-      this.#append(access, this.#containerOf(subject), payload),
+      this.#append("anyNode", access, this.#containerOf(subject), payload),
     );
     await serve(UPLINK_SUBJECTS.levels(cluster, "*"), async (payload, subject) =>
-      this.#levels(access, this.#containerOf(subject), payload),
+      this.#levels("anyNode", access, this.#containerOf(subject), payload),
     );
     await serve(UPLINK_SUBJECTS.control(cluster), (payload) => this.#control(payload));
   }
@@ -86,27 +99,30 @@ export class UplinkEndpoint {
 
   /** Serves the direct subjects of a container for as long as this instance of it lives, and tells gateways so. */
   async #serveDirect({ container, epoch, ended }: OpenedContainer): Promise<void> {
-    const { bus, cluster, local, log } = this.#parts;
+    const { bus, cluster, local, clock, log } = this.#parts;
     const until = AbortSignal.any([ended, this.#closing.signal]);
-    const handler: RequestHandler = (payload, subject) => {
+    const handler: RequestHandler = async (payload, subject) => {
       // Where an instance follows another at once, the one that is asked may have ended.
-      if (local.epochOf(container) !== epoch)
+      if (local.epochOf(container) !== epoch) {
         throw new TributaryError("CONTAINER_NOT_OWNED", "the owner of this epoch has stopped", { container });
-      return subject.endsWith(".append") ? this.#append(local, container, payload) : this.#levels(local, container, payload);
-    };
-    try {
-      const subscription = await bus.serve(UPLINK_SUBJECTS.direct(cluster, container, epoch, "*"), {}, async (payload, subject) =>
-        handler(payload, subject),
-      );
-      if (!until.aborted) {
-        const moved: MovedMessage = { epoch };
-        bus.publish(UPLINK_SUBJECTS.moved(cluster, container), encodeCbor(moved));
-        await new Promise<void>((resolve) => until.addEventListener("abort", () => resolve(), { once: true }));
       }
-      await subscription.close();
-    } catch (error) {
-      // Gateways find the container by the other subjects.
-      log.warn("the direct subjects of a container are not served", { container, epoch, code: toTributaryError(error).code });
+      const append = subject.endsWith(".append");
+      return append ? this.#append("direct", local, container, payload) : this.#levels("direct", local, container, payload);
+    };
+    while (!until.aborted) {
+      try {
+        const subscription = await bus.serve(UPLINK_SUBJECTS.direct(cluster, container, epoch, "*"), {}, handler);
+        if (!until.aborted) {
+          const moved: MovedMessage = { epoch };
+          bus.publish(UPLINK_SUBJECTS.moved(cluster, container), encodeCbor(moved));
+          await new Promise<void>((resolve) => until.addEventListener("abort", () => resolve(), { once: true }));
+        }
+        await subscription.close();
+      } catch (error) {
+        // Meanwhile gateways find the container through the subjects that every node serves.
+        log.warn("the direct subjects of a container are not served yet", { container, epoch, code: toTributaryError(error).code });
+        await sleep(clock, SERVE_RETRY_MS, until);
+      }
     }
   }
 
@@ -117,12 +133,12 @@ export class UplinkEndpoint {
     return container;
   }
 
-  #append(access: ContainerAccess, container: number, payload: Uint8Array): Promise<Uint8Array> {
-    return this.#appends.run(payload.length, async () => encodeCbor(await access.appendBlock(container, payload)));
+  #append(way: Way, access: ContainerAccess, container: number, payload: Uint8Array): Promise<Uint8Array> {
+    return this.#appends[way].run(payload.length, async () => encodeCbor(await access.appendBlock(container, payload)));
   }
 
-  #levels(access: ContainerAccess, container: number, payload: Uint8Array): Promise<Uint8Array> {
-    return this.#levelsAsked.run(payload.length, async () => encodeCbor(await access.levels(container, decodeLevelsRequest(payload))));
+  #levels(way: Way, access: ContainerAccess, container: number, payload: Uint8Array): Promise<Uint8Array> {
+    return this.#levelsAsked[way].run(payload.length, async () => encodeCbor(await access.levels(container, decodeLevelsRequest(payload))));
   }
 
   #control(payload: Uint8Array): Promise<Uint8Array> {

@@ -3,6 +3,7 @@ import { TributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
+import type { MetaStore } from "@tributary/common/ports/meta-store";
 import type { EventPack, StreamService } from "@tributary/common/stream-service";
 import { ManualClock } from "@tributary/common/testing/manual-clock";
 import type { ClusterView, Member, Owner } from "../../cluster/cluster-view.ts";
@@ -125,6 +126,23 @@ class TestHost implements LocalHost {
   }
 }
 
+/** Its watches report nothing. */
+class DeafMetaStore implements MetaStore {
+  readonly #store: MetaStore;
+
+  constructor(store: MetaStore) {
+    this.#store = store;
+  }
+
+  get: MetaStore["get"] = (key) => this.#store.get(key);
+  create: MetaStore["create"] = (key, value) => this.#store.create(key, value);
+  update: MetaStore["update"] = (key, value, revision) => this.#store.update(key, value, revision);
+  delete: MetaStore["delete"] = (key, revision) => this.#store.delete(key, revision);
+  list: MetaStore["list"] = (prefix) => this.#store.list(prefix);
+  watch: MetaStore["watch"] = (_, signal) => new Promise((resolve) => signal.addEventListener("abort", () => resolve()));
+  close: MetaStore["close"] = () => this.#store.close();
+}
+
 export interface TestNode {
   readonly id: Id;
   readonly bus: TappedBus;
@@ -150,13 +168,15 @@ export class TestCluster {
     this.#containers = containers;
   }
 
-  async start(count: number): Promise<void> {
+  /** `deaf`: their watches of the MetaStore report nothing. */
+  async start(count: number, { deaf = false }: { deaf?: boolean } = {}): Promise<void> {
     for (let i = 0; i < count; i++) {
       const id = String(this.nodes.length).padStart(16, "a");
       const bus = new TappedBus(this.network);
       const view = new TestView(id, this.#containers, this.owners);
       const host = new TestHost();
-      const access = { meta: this.#meta, clock: this.clock, random: this.#random };
+      const meta: MetaStore = deaf ? new DeafMetaStore(this.#meta) : this.#meta;
+      const access = { meta, clock: this.clock, random: this.#random };
       const services = createCoreServices({ access, bus, cluster: CLUSTER, clusterId: "c", host, view, logger: SILENT });
       await services.start();
       await services.startUplink();
