@@ -182,24 +182,6 @@ export const MUTANTS: readonly Mutant[] = [
     "    state.producers.set(streamId, producers);",
   ),
   one(
-    "a packet id alone makes a repetition",
-    "edge/src/gateway/group-commit.ts",
-    "    return held === digest || held === DIGEST_UNKNOWN;",
-    "    return held !== undefined;",
-  ),
-  one(
-    "a lost branch's events shown as the gateway's own",
-    "edge/src/gateway/local-order.ts",
-    "number >= first && number < first + count);",
-    "number >= first);",
-  ),
-  one(
-    "offset of a lost branch taken",
-    "edge/src/gateway/stream-service.ts",
-    "    if (ordinal <= stream.durableOrdinal && branch === this.#branch(stream, ordinal)) return ordinal;",
-    "    if (ordinal <= stream.durableOrdinal) return ordinal;",
-  ),
-  one(
     "packet ids forgotten by a recovery",
     "edge/src/store/edge-state.ts",
     "    state.packetIds.set(clientId, new Map(packetIds.map((id, i) => [id, digests[i] ?? DIGEST_UNKNOWN])));",
