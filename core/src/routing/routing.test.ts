@@ -314,8 +314,11 @@ describe("while a container moves", () => {
     // The paused owner keeps its instance and does not know of the other one.
     owner.view.freeze();
     await c.take(0, 2);
+    const takenMs = c.clock.monotonicMs();
     expect(await c.settled(read)).toContain("a");
     await c.settled(sent);
+    // Of the test's own time: nobody waits until requests to the paused one are given up.
+    expect(c.clock.monotonicMs() - takenMs).toBeLessThan(1_000);
     owner.bus.resume();
     await c.step();
     // It must lose its log before it can say anything more.
