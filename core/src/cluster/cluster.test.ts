@@ -175,6 +175,16 @@ describe("a cluster", () => {
     expect(takeOvers()).toBe(before);
   });
 
+  it("whose MetaStore does not answer can be stopped all the same", async () => {
+    const [one] = await threeNodes();
+    one.meta.faults = () => "silent";
+    let closed = false;
+    void one.core?.close().then(() => {
+      closed = true;
+    });
+    await world.until(() => closed, 20_000);
+  });
+
   it("whose watches are all lost without a word notices everything by itself, and begins them anew", async () => {
     const [one, two, three] = await threeNodes();
     for (const node of world.nodes) node.meta.forgetWatches();

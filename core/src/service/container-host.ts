@@ -3,6 +3,7 @@ import { hasCode, TributaryError, toTributaryError } from "@tributary/common/err
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { Cluster } from "../cluster/cluster.ts";
+import { within } from "../cluster/within.ts";
 import type { Container, ContainerStatus } from "../container/container.ts";
 import { releaseContainer, winEpoch } from "./cluster-record.ts";
 import type { MetaAccess } from "./meta-change.ts";
@@ -64,6 +65,8 @@ const BACKOFF_MS_MAX = 30_000;
 const HEALTHY_MS = 60_000;
 /** Between two looks at whether the owner before has released a container: it is also heard of by watch. */
 const RELEASE_LOOK_MS = 250;
+/** Longest wait for the metadata store when a container is released; it may still be marked later. */
+const RELEASE_MS_MAX = 2_000;
 /** Share of the time that the next owner waits in which a container that is given away may flush. */
 const FLUSH_SHARE = 0.5;
 
@@ -272,12 +275,15 @@ export class ContainerHost {
     slot.state = "opening";
     while (!stop.aborted) {
       const forced = clock.monotonicMs() >= forcedMs;
-      const epoch = await winEpoch(this.#access, {
+      const winning = winEpoch(this.#access, {
         container: slot.id,
         node,
         above: slot.epochSeen,
         mayTake: (before) => forced || this.#cluster.mayTake(before),
       });
+      // A metadata store that does not answer must not hold up a stop. Should this be won later, it is as if the owner had died at once.
+      const epoch = await orAborted(winning, stop);
+      if (stop.aborted) return undefined;
       if (epoch !== undefined) {
         if (forced) this.#log.warn("a container was taken from an owner that did not release it", { container: slot.id, epoch });
         return epoch;
@@ -307,7 +313,7 @@ export class ContainerHost {
     }
     if (!this.#cluster.shared || !why || why === "lost" || slot.epoch === 0 || (failure && !container)) return;
     try {
-      await releaseContainer(this.#access, slot.id, node, slot.epoch);
+      await within(this.#access.clock, RELEASE_MS_MAX, releaseContainer(this.#access, slot.id, node, slot.epoch));
       if (node === this.#cluster.node) this.#cluster.tookOwner(slot.id, { epoch: slot.epoch, released: true });
     } catch (error) {
       // The next owner waits for a while, or until this node is no member any more.

@@ -16,8 +16,8 @@ const STEP_MS = 10;
 const GIVEN_UP_MS = 600;
 const LATE_MS = 900;
 
-/** What becomes of an operation on the MetaStore. "late": it lands after it was given up. */
-export type MetaFault = "landed" | "lost" | "late" | "stale" | "unreachable" | undefined;
+/** What becomes of an operation on the MetaStore. "late": it lands after it was given up. "silent": nothing ever comes of it. */
+export type MetaFault = "landed" | "lost" | "late" | "stale" | "unreachable" | "silent" | undefined;
 export type MetaFaults = (operation: "get" | "create" | "update" | "delete" | "list", key: string) => MetaFault;
 
 /** A node's process: alive, paused (its time goes on, it does not) or dead. */
@@ -122,6 +122,7 @@ class NodeMeta implements MetaStore {
     await this.#process.running();
     const fault = this.faults(operation, key);
     if (fault === "unreachable") throw new TributaryError("BUS_UNREACHABLE", "by the test");
+    if (fault === "silent") return new Promise(() => {});
     if (fault === "lost") throw new TributaryError("LOG_RESULT_UNKNOWN", "by the test");
     if (fault === "late") {
       this.#clock.setTimer(LATE_MS, () => void work(false).catch(() => {}));
