@@ -144,7 +144,7 @@ describe("uplink", () => {
       expect(texts).toEqual(all.slice(lost));
       // Of what was freed some is still in the log.
       expect(lost).toBeLessThan(65);
-      expect(w.core.gaps.every((gap) => gap.reason === "corrupt")).toBe(true);
+      expect(w.core.gaps.every((gap) => gap.reason === "lost-by-core")).toBe(true);
       expect(w.core.textsOf(w.idOf("t")).at(-1)).toBe("t 74");
     },
   );
