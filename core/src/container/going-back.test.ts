@@ -250,6 +250,31 @@ describe("raising a generation", () => {
   });
 });
 
+describe("owners that raise a generation at once", () => {
+  it("begin from the same root", async () => {
+    for (let seed = 10; seed < 30; seed++) {
+      const past = new Past(seededRandom(seed));
+      const first = await past.open(FLUSH_ALWAYS);
+      await fill(first, 1, 3);
+      await tiered(first);
+      const saved = past.save();
+      await fill(first, 4, 6);
+      await tiered(first);
+      past.restoreLogs(saved);
+      const rivals = Array.from({ length: 3 }, () => {
+        past.epoch++;
+        return past.create();
+      });
+      const opened = await Promise.allSettled(rivals.map((rival) => rival.open()));
+      // None of them serves the old generation, whoever was first.
+      for (const result of opened) expect(result).toMatchObject({ status: "rejected", reason: { code: "CONTAINER_NOT_OWNED" } });
+      const next = await past.open();
+      expect(await past.texts(next)).toEqual(texts(1, 6));
+      expect(next.status().generation).toBe(1);
+    }
+  });
+});
+
 /** What a client was told, and where in the past. */
 interface Acked {
   readonly streamId: Id;
@@ -414,7 +439,7 @@ class Tale {
   }
 
   async end(): Promise<void> {
-    for (const [index] of this.#sent.entries()) await this.#send(this.#container as Container, index, 1);
+    for (const [writer] of this.#sent.entries()) await this.do({ do: "block", writer, count: 1 });
     await this.check();
     await this.#container?.close();
     await this.#open(true);

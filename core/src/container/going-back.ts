@@ -41,8 +41,8 @@ interface Finding {
   /** undefined: log and lake agree. */
   readonly reason: GoneBackReason | undefined;
   readonly detail: string;
-  /** Objects that are further than the log, as it was read before. */
-  readonly suspects: readonly FoundObject[];
+  /** Objects that the log should know and does not; undefined if the lake was not looked at. */
+  readonly suspects: readonly FoundObject[] | undefined;
   /** Sequence of a record that fails its checks. */
   readonly damagedSeq: number | undefined;
 }
@@ -55,9 +55,16 @@ interface Finding {
  */
 export async function recoverOrRaise(parts: TakeOverParts): Promise<Durable> {
   await refuseEndedGeneration(parts);
-  let finding = await look(parts, []);
-  // Looked at twice: what a live owner did meanwhile, or what was only read wrongly, must not be taken for a loss.
-  if (finding.reason) finding = await look(parts, finding.suspects);
+  let finding = await look(parts, undefined);
+  // Looked at again: what a live owner did meanwhile, or what was only read wrongly, must not be taken for a loss.
+  for (
+    let tries = 1, seenBefore: GoneBackReason | undefined;
+    finding.reason && finding.reason !== seenBefore && tries < TRIES_MAX;
+    tries++
+  ) {
+    seenBefore = finding.reason;
+    finding = await look(parts, finding.suspects);
+  }
   if (!finding.reason && finding.recovered) return finding.recovered.durable;
   await parts.claimed;
   await keepDamagedRecord(parts, finding);
@@ -78,9 +85,10 @@ function ended(container: number, generation: number): TributaryError {
   });
 }
 
-async function look(parts: TakeOverParts, before: readonly FoundObject[]): Promise<Finding> {
+/** `before`: suspects that were found before the log is read here, so that it must know them if it is whole. */
+async function look(parts: TakeOverParts, before: readonly FoundObject[] | undefined): Promise<Finding> {
   const { log, lake, tier, epoch } = parts;
-  const nothing = { recovered: undefined, suspects: [], damagedSeq: undefined };
+  const nothing = { recovered: undefined, suspects: undefined, damagedSeq: undefined };
   let recovered: Recovered;
   try {
     recovered = await recoverSettled(log, tier, generationOf(epoch));
@@ -91,7 +99,7 @@ async function look(parts: TakeOverParts, before: readonly FoundObject[]): Promi
     return { ...nothing, reason: "log-lost", detail: error.message };
   }
   const { durable, damage } = recovered;
-  const suspects = before.length > 0 ? before.filter((object) => !isKnown(recovered, object)) : await findSuspects(parts, recovered);
+  const suspects = before?.filter((object) => !isKnown(recovered, object)) ?? (await findSuspects(parts, recovered));
   if (damage) {
     const seq = damage.details["seq"];
     return { recovered, suspects, reason: "log-damaged", detail: damage.message, damagedSeq: typeof seq === "number" ? seq : undefined };

@@ -98,7 +98,8 @@ export class Past {
         }
         return container;
       } catch (error) {
-        if (!hasCode(error, "CONTAINER_NOT_OWNED") || tries >= OPENINGS_MAX) throw error;
+        // Where an owner that was deposed still writes, the first try may be in vain.
+        if (!hasCode(error, "CONTAINER_NOT_OWNED", "OVERLOADED") || tries >= OPENINGS_MAX) throw error;
         const { epoch } = error.details;
         if (typeof epoch === "number") this.epoch = Math.max(this.epoch, epoch);
       }
