@@ -109,6 +109,21 @@ describe("a log that went back", () => {
     expect(now[3]?.nonce).not.toBe(lost[3]?.nonce);
   });
 
+  it("together with the MetaStore past a take-over that flushed nothing: its epoch is not used again", async () => {
+    const past = new Past(seededRandom(12));
+    const first = await past.open();
+    await fill(first, 1, 3);
+    const saved = past.save();
+    const forgotten = await past.open();
+    await fill(forgotten, 4, 5);
+    past.restoreLogs(saved);
+    past.epoch = saved.epoch;
+    const next = await past.open();
+    // Names of objects and the order of owners rest on it, and the owner that was forgotten is still alive.
+    expect(next.status().epoch).toBeGreaterThan(forgotten.status().epoch);
+    expect(await past.texts(next)).toEqual(texts(1, 3));
+  });
+
   it("does not let a zombie of the old generation add anything", async () => {
     const past = new Past(seededRandom(5));
     const zombie = await past.open(FLUSH_ALWAYS);
@@ -201,6 +216,26 @@ describe("a damaged log", () => {
         expect(await past.texts(next)).toEqual([...read, "20", "21"]);
       }
     }
+  });
+
+  it("that is replaced by an undamaged copy does not bring the old generation back", async () => {
+    const past = new Past(seededRandom(11));
+    const first = await past.open();
+    await fill(first, 1, 6);
+    const undamaged = past.save();
+    const { last } = await past.log(0).state();
+    past.log(0).damage(last - 2, undefined);
+    const second = await past.open();
+    expect(second.status().generation).toBe(1);
+    const kept = await past.texts(second);
+    expect(kept.length).toBeLessThan(6);
+    await fill(second, 7, 8);
+    // Nothing in this log tells that it ended, and the lake has nothing beyond it; the root alone does.
+    past.restoreLogs({ ...undamaged, logs: new Map([...past.save().logs, ...undamaged.logs]) });
+    past.epoch = 0;
+    const third = await past.open();
+    expect(third.status().generation).toBe(1);
+    expect(await past.texts(third)).toEqual([...kept, "7", "8"]);
   });
 
   it("without a lake that knows it is left alone: it may be the wrong lake", async () => {
