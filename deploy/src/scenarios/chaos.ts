@@ -4,7 +4,7 @@ import { LocalCluster } from "../local-cluster/local-cluster.ts";
 import { Cable } from "./cable.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
-import { type Load, startLoad } from "./load.ts";
+import { type Load, startLoad, tellGateways } from "./load.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import type { ServerProcess } from "./server-process.ts";
 import { TailReader } from "./tail-reader.ts";
@@ -75,6 +75,7 @@ async function storm(
   await client.createStream({ scope: "chaos", stream: "a" });
   await client.createStream({ scope: "chaos", stream: "b" });
   await client.createStream({ scope: "chaos", stream: "wide" }, { segments: 8 });
+  await tellGateways(cluster.gatewayUrls, STREAMS);
   const walNames = Array.from({ length: CONTAINERS }, (_, i) => `tributary-local-wal-${i}`);
   const follower = await WalFollower.start(cluster.nats.url, walNames, 3);
   stops.push(() => follower.stop().catch(() => {}));

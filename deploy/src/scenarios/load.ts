@@ -1,3 +1,5 @@
+import { parseStreamName } from "@tributary/common/names";
+import { TributaryClient } from "@tributary/common/sdk/client";
 import { recordAck, recordResend } from "../check/client-histories.ts";
 import { HttpProducer } from "./http-producer.ts";
 import { eventPayload, type Ledger } from "./ledger.ts";
@@ -27,6 +29,13 @@ export interface Load {
   drain(): Promise<void>;
   /** Answers that no repetition can mend; empty unless something is wrong. */
   readonly refusals: readonly string[];
+}
+
+/** HTTP asks for a stream that the gateway knows, whoever made it at the core. */
+export async function tellGateways(gatewayUrls: readonly string[], streams: readonly string[]): Promise<void> {
+  for (const server of gatewayUrls) {
+    for (const stream of streams) await new TributaryClient({ server }).createStream(parseStreamName(stream));
+  }
 }
 
 /** Devices as connections of this process: each numbers its events, which all have one routing key, its name. */

@@ -3,7 +3,7 @@ import { freePorts } from "@tributary/common/testing/free-ports";
 import { LocalCluster } from "../local-cluster/local-cluster.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
-import { startLoad } from "./load.ts";
+import { startLoad, tellGateways } from "./load.ts";
 import { type Scenario, until } from "./scenario.ts";
 
 const STREAMS = Array.from({ length: 8 }, (_, i) => `take/s${i}`);
@@ -38,6 +38,7 @@ export const takeOver: Scenario = {
     try {
       const first = new TributaryClient({ server: cluster.coreUrls[0] as string });
       for (const stream of STREAMS) await first.createStream({ scope: "take", stream: stream.slice(5) });
+      await tellGateways(cluster.gatewayUrls, STREAMS);
       const ledger = new Ledger();
       const options = {
         httpPort,
@@ -100,6 +101,7 @@ export const takeOver: Scenario = {
             ok: context.short || Math.max(...replayMs) < REPLAY_MS_MAX,
             detail: `${describe(replayMs)} over ${replayMs.length} replays`,
           },
+          { name: "clients were never refused", ok: load.refusals.length === 0, detail: load.refusals.slice(0, 3).join("; ") || "yes" },
         ],
       };
     } finally {
