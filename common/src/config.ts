@@ -168,7 +168,7 @@ export const SETTINGS: Readonly<Record<SettingName, Setting>> = {
   "nats.url": {
     default: "",
     unit: "url",
-    doc: "NATS server, such as nats://127.0.0.1:4222. Empty: everything runs embedded in one process.",
+    doc: "NATS server, such as nats://127.0.0.1:4222; all servers of a cluster, joined by commas. Empty: everything runs embedded in one process.",
   },
   "nats.user": { default: "", unit: "", doc: "NATS user." },
   "nats.password": { default: "", unit: "", doc: "NATS password." },

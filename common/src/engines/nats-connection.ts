@@ -155,6 +155,9 @@ function parseUrl(options: NatsConnectOptions): { options: NodeConnectionOptions
       ...(options.name === undefined ? {} : { name: options.name }),
       ...(tls ? { tls: { ...options.tls } } : {}),
       maxReconnectAttempts: -1,
+      // Only the servers that were named: others that servers tell of may not be reached from here, and with them the first connection
+      // is tried for ever without a word where all of them refuse us.
+      ignoreClusterUpdates: true,
       // Credentials may be refused while a server is being reconfigured: that is no reason to give up a running gateway.
       ignoreAuthErrorAbort: true,
       pingInterval: PING_INTERVAL_MS,
