@@ -1,6 +1,8 @@
 import { systemClock } from "@tributary/common/clock";
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
+import { TributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { ReadEvent } from "@tributary/common/stream-service";
 import { createContainer } from "@tributary/core/container/create-container";
 import { generationOf } from "@tributary/core/container/generation";
@@ -32,11 +34,13 @@ class Site {
   readonly logs = new Map<number, RestorableLog>();
   flushIntervalMs = 20;
 
-  async startCore(): Promise<Core> {
+  /** `lake.away`: nothing of this core reaches the lake any more, not even what it would rescue. */
+  async startCore(lake: { away: boolean } = { away: false }): Promise<Core> {
+    const objects = this.#objectsOf(lake);
     const core = await openCore({
       meta: this.#meta,
       bus: this.#bus,
-      objects: this.#objects,
+      objects,
       clock: systemClock,
       random: this.#random,
       logger: SILENT,
@@ -45,12 +49,27 @@ class Site {
         const generation = generationOf(epoch);
         const log = this.logs.get(generation) ?? new RestorableLog();
         this.logs.set(generation, log);
-        const ports = { log, objects: this.#objects, clock: systemClock, random: this.#random };
+        const ports = { log, objects, clock: systemClock, random: this.#random };
         return createContainer({ id, epoch, ...ports, options: { flushIntervalMs: this.flushIntervalMs, closeTimeoutMs: 100 } });
       },
     });
     closers.push(() => core.close());
     return core;
+  }
+
+  #objectsOf(lake: { readonly away: boolean }): ObjectStore {
+    const store = this.#objects;
+    return {
+      put: async (name, data) => {
+        if (lake.away) throw new TributaryError("STORAGE_FULL", "cut off by the test");
+        return store.put(name, data);
+      },
+      get: (name, range) => store.get(name, range),
+      head: (name) => store.head(name),
+      list: (prefix, options) => store.list(prefix, options),
+      delete: (name) => store.delete(name),
+      close: () => store.close(),
+    };
   }
 
   async startGateway(freeAt: "committed" | "tiered"): Promise<Gateway> {
@@ -108,10 +127,14 @@ describe("a core whose log went back", () => {
     const saved = site.logs.get(0)?.save();
     await first.close();
     site.flushIntervalMs = 3_600_000;
-    const second = await site.startCore();
+    const lake = { away: false };
+    const second = await site.startCore(lake);
     await write(gateway, 21, 40);
     await vi.waitFor(async () => expect(await read(second)).toHaveLength(40), WAIT);
-    // It dies with its last minutes: nothing of it reaches the lake.
+    // It dies with its last minutes: what it knew is in nobody's hands but the gateway's.
+    lake.away = true;
+    await second.close();
+    expect(held(gateway)).toBe(20);
     site.logs.get(0)?.restore(saved ?? { records: [], last: 0 });
     site.flushIntervalMs = 20;
     const third = await site.startCore();
