@@ -20,6 +20,8 @@ export interface NatsServerOptions {
   readonly storeDir?: string;
   /** Default: a free one, kept over restarts. */
   readonly port?: number;
+  /** Default: a free one, kept over restarts. */
+  readonly monitoringPort?: number;
   /** Default: the server's own, 1 MiB. */
   readonly maxPayload?: number;
   readonly auth?: { readonly user: string; readonly pass: string };
@@ -84,11 +86,12 @@ export async function startNatsServer(options: NatsServerOptions = {}): Promise<
   return server;
 }
 
-export interface NatsClusterOptions extends Omit<NatsServerOptions, "storeDir" | "port"> {
+export interface NatsClusterOptions extends Omit<NatsServerOptions, "storeDir" | "port" | "monitoringPort"> {
   /** One for each server; temporary ones by default. */
   readonly storeDirs?: readonly string[];
   /** For clients, one for each server; free ones by default. */
   readonly ports?: readonly number[];
+  readonly monitoringPorts?: readonly number[];
 }
 
 /** A JetStream cluster of `size` servers with a leader. */
@@ -99,8 +102,13 @@ export async function startNatsCluster(size: number, options: NatsClusterOptions
   for (const [i, port] of ports.entries()) {
     const folder = await mkdtemp(join(tmpdir(), "tributary-nats-"));
     const cluster = `server_name: n${i}\ncluster { name: test, no_advertise: true, listen: "127.0.0.1:${port}", routes: [${routes}] }`;
-    const [storeDir, clientPort] = [options.storeDirs?.[i], options.ports?.[i]];
-    const own = { ...options, ...(storeDir === undefined ? {} : { storeDir }), ...(clientPort === undefined ? {} : { port: clientPort }) };
+    const [storeDir, clientPort, monitoringPort] = [options.storeDirs?.[i], options.ports?.[i], options.monitoringPorts?.[i]];
+    const own = {
+      ...options,
+      ...(storeDir === undefined ? {} : { storeDir }),
+      ...(clientPort === undefined ? {} : { port: clientPort }),
+      ...(monitoringPort === undefined ? {} : { monitoringPort }),
+    };
     servers.push(new ServerProcess(folder, own, cluster));
   }
   const stop = async () => {
@@ -130,6 +138,7 @@ class ServerProcess implements NatsServer {
     this.#options = options;
     this.#clusterConfig = clusterConfig;
     this.#port = options.port ?? -1;
+    this.#monitoringPort = options.monitoringPort ?? -1;
   }
 
   get url(): string {

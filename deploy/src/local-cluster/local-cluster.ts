@@ -9,6 +9,8 @@ export interface LocalClusterOptions {
   readonly folder: string;
   /** One for each server. */
   readonly natsPorts: readonly number[];
+  /** Of the nats-servers; free ones by default. */
+  readonly monitoringPorts?: readonly number[];
   readonly corePorts: readonly number[];
   readonly gateways: readonly { readonly httpPort: number; readonly mqttPort: number }[];
   readonly containers: number;
@@ -65,7 +67,11 @@ export class LocalCluster {
   static async start(options: LocalClusterOptions): Promise<LocalCluster> {
     const storeDirs = options.natsPorts.map((_, i) => join(options.folder, `nats-${i + 1}`));
     for (const folder of storeDirs) mkdirSync(folder, { recursive: true });
-    const nats = await startNatsCluster(storeDirs.length, { storeDirs, ports: options.natsPorts, maxPayload: NATS_MAX_PAYLOAD });
+    const { natsPorts: ports, monitoringPorts } = options;
+    const nats = await startNatsCluster(storeDirs.length, {
+      ...{ storeDirs, ports, maxPayload: NATS_MAX_PAYLOAD },
+      ...(monitoringPorts ? { monitoringPorts } : {}),
+    });
     const urls = new Map<string, string>();
     for (const name of [...options.corePorts.map((_, i) => coreName(i)), ...options.gateways.map((_, i) => gatewayName(i))]) {
       if (options.natsUrlOf) urls.set(name, await options.natsUrlOf(name, nats.url));

@@ -8,6 +8,7 @@ Starts three nats-servers, three core nodes and a gateway on this machine, as pr
 What they keep is in FOLDER (./data/cluster); a later start goes on from there.`;
 
 const NATS_PORTS = [4222, 4223, 4224];
+const MONITORING_PORTS = [8222, 8223, 8224];
 const CORE_PORTS = [8080, 8081, 8082];
 const GATEWAY = { httpPort: 8070, mqttPort: 1883 };
 
@@ -28,6 +29,7 @@ async function run(): Promise<void> {
   const cluster = await LocalCluster.start({
     folder,
     natsPorts: NATS_PORTS,
+    monitoringPorts: MONITORING_PORTS,
     corePorts: CORE_PORTS,
     gateways: [GATEWAY],
     containers: Number(values.containers),
@@ -36,6 +38,7 @@ async function run(): Promise<void> {
   console.log(`gateway   ${cluster.gatewayUrls.join(" ")}  mqtt://127.0.0.1:${GATEWAY.mqttPort}`);
   console.log(`core      ${cluster.coreUrls.join(" ")}`);
   console.log(`NATS      ${cluster.nats.url}`);
+  console.log(`          ${cluster.nats.servers.map(({ monitoringUrl }) => monitoringUrl).join(",")} (monitoring)`);
   console.log("\nnpx tributary cluster status     shows members and containers; Ctrl-C stops everything");
   await stopped;
   console.log("stopping");
