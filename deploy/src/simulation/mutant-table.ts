@@ -48,12 +48,12 @@ export const MUTANTS: readonly Mutant[] = [
       {
         file: "core/src/container/fence.ts",
         find: "    seq = await log.append(bytes, end);",
-        replace: "    await log.state();\n    return { landed, fence: { ...position, seq: end, epoch, attempt, number: 0 } };",
+        replace: "    seq = await log.append(bytes, (await log.state()).last);",
       },
       {
         file: "core/src/container/counting.ts",
         find: 'if (order > 0) return head.kind === FRAME_KIND.fence && head.number === 0 && chained ? "counts" : "corrupt";',
-        replace: 'if (order > 0) return chained ? "counts" : "void";',
+        replace: 'if (order > 0) return head.kind === FRAME_KIND.fence && head.number === 0 ? "counts" : "corrupt";',
       },
     ],
   },
