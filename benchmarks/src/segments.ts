@@ -22,7 +22,7 @@ const EFFICIENCY_ROUNDS = 3;
 const WINDOW_FRAMES = 4;
 
 /** What many segments cost, against few of them and against JetStream alone. Everything shares the machine's cores. */
-export async function segmentsBenchmark({ seconds }: { seconds: number }): Promise<void> {
+export async function segmentsBenchmark({ seconds, only }: { seconds: number; only: string }): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "tributary-bench-"));
   console.log(
     `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.versions.node}, ${seconds} s a case`,
@@ -34,7 +34,7 @@ export async function segmentsBenchmark({ seconds }: { seconds: number }): Promi
   try {
     const bench = await SegmentsBench.start(folder, seconds);
     try {
-      await bench.run();
+      await bench.run(only);
     } finally {
       await bench.stop();
     }
@@ -79,8 +79,9 @@ class SegmentsBench {
     await this.#nats.stop();
   }
 
-  async run(): Promise<void> {
+  async run(only: string): Promise<void> {
     await this.#efficiency();
+    if (only === "efficiency") return;
     const offered: number[] = [];
     for (const writers of WRITERS) offered.push(await this.#segments(writers));
     for (const rate of offered) await this.#peers(rate);
