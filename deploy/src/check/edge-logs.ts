@@ -153,6 +153,11 @@ export class EdgeLogs {
     return this.#byId.get(id) ?? [];
   }
 
+  /** More than one disk held a record of the event: its log was cloned, or its disk replaced by a backup. */
+  wasCopied(id: number): boolean {
+    return this.copiesOf(id).some(({ record }) => record.heldBy.size + record.lostBy.size > 1);
+  }
+
   /** The copy of event `id` that has this number; undefined if no log ever had one. */
   find(id: number, run: string, number: number): Copy | undefined {
     return this.copiesOf(id).find((copy) => copy.run === run && copy.number === number);

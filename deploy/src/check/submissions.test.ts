@@ -51,6 +51,7 @@ describe("submissions and gateways' logs", () => {
       submissions,
       logs,
       excuse: () => excuse,
+      wasDeleted: () => false,
       violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
     });
     return found;
@@ -86,6 +87,45 @@ describe("submissions and gateways' logs", () => {
     expect(judge({ ...NONE, doubled: true }).splice(0)).toEqual([]);
     submissions[2] = sent(2, { promise: "at-least-once", attempts: 2 });
     expect(judge()).toEqual([]);
+  });
+
+  describe("that were in a stream which is deleted", () => {
+    const judgeAfterDeletion = (...deleted: number[]) => {
+      checkSubmissions([{ stream: "s", segments: [WHOLE], records }], {
+        submissions,
+        logs,
+        excuse: () => NONE,
+        wasDeleted: (id) => deleted.includes(id),
+        violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
+      });
+      return found.splice(0);
+    };
+
+    it("may stand behind later ones, and twice, where a copy of the log brought them", () => {
+      readIds(2, 0, 1, 1);
+      expect(judgeAfterDeletion(0, 1)).not.toEqual([]);
+      logs.copied(DISK, "clone");
+      expect(judgeAfterDeletion(0, 1)).toEqual([]);
+      expect(judgeAfterDeletion(0)).toContain("2 reordered");
+    });
+
+    it("are in order among themselves", () => {
+      logs.copied(DISK, "clone");
+      readIds(2, 1, 0);
+      expect(judgeAfterDeletion(0, 1)).toContain("2 reordered");
+    });
+
+    it("may stand behind later ones where they were sent again without a log", () => {
+      submissions = [sent(3, { attempts: 2 }), sent(4)].map((submission, id) => ({ ...submission, id, writer: "core" }));
+      for (const id of [1, 0]) read(id, 1, { writer: "c".repeat(32) });
+      const inNoLog = () => {
+        logs = new EdgeLogs(() => {}, Number);
+        return judgeAfterDeletion(0);
+      };
+      expect(inNoLog()).toEqual([]);
+      submissions[0] = { ...(submissions[0] as Submission), attempts: 1 };
+      expect(inNoLog()).toEqual(["2 reordered"]);
+    });
   });
 
   it("finds what was refused and is there", () => {

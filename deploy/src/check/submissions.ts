@@ -23,6 +23,8 @@ export interface Told {
   readonly logs: EdgeLogs;
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
+  /** A stream that is deleted held event `id`. */
+  readonly wasDeleted: (id: number) => boolean;
   readonly violate: Violate;
 }
 
@@ -51,14 +53,20 @@ function checkOrigin({ stream, records }: StreamRead, { submissions, logs, viola
   }
 }
 
-/** Invariant 2: what a log holds is read in the order of the log, key by key, whichever incarnations and copies of the log there are. */
-function checkLogOrder({ stream, records }: StreamRead, { logs, violate }: Told): void {
+/**
+ * Invariant 2: what a log holds is read in the order of the log, key by key, whichever incarnations and copies of the log there are.
+ * What was revived is in order by itself.
+ */
+function checkLogOrder({ stream, records }: StreamRead, told: Told): void {
+  const { logs, violate } = told;
   const latest = new Map<string, Copy>();
   for (const { id, key, number, gap, ...record } of records) {
     const copy = gap ? undefined : logs.find(id, runOf(record), number);
     if (!copy) continue;
+    const revived = isRevived(id, told);
     for (const log of copy.record.heldBy) {
-      const before = latest.get(`${log} ${key}`);
+      const group = `${log} ${key} ${revived}`;
+      const before = latest.get(group);
       if (before && (before.record.seq - copy.record.seq || before.number - copy.number) > 0) {
         violate(
           2,
@@ -66,7 +74,7 @@ function checkLogOrder({ stream, records }: StreamRead, { logs, violate }: Told)
           `${stream}, key ${key}: event ${id}, record ${copy.record.seq} of ${log}, is read behind event ${before.id}, record ${before.record.seq}`,
         );
       }
-      latest.set(`${log} ${key}`, copy);
+      latest.set(group, copy);
     }
   }
 }
@@ -75,7 +83,8 @@ function checkLogOrder({ stream, records }: StreamRead, { logs, violate }: Told)
  * Invariant 2: of two events of one writer and key, what was acknowledged before the other was sent stands before it. Of what a device
  * sent twice the first copy may be lost or given up: then the second one stands where it was sent again.
  */
-function checkAckOrder({ stream, records }: StreamRead, { submissions, logs, violate }: Told): void {
+function checkAckOrder({ stream, records }: StreamRead, told: Told): void {
+  const { submissions, logs, wasDeleted, violate } = told;
   const latest = new Map<string, { sentMs: number; id: number }>();
   const met = new Set<number>();
   for (const { id, key, number, ...record } of records) {
@@ -84,7 +93,9 @@ function checkAckOrder({ stream, records }: StreamRead, { submissions, logs, vio
     met.add(id);
     const first = logs.copiesOf(id).find((copy) => !copy.record.torn);
     if (first && !(first.run === runOf(record) && first.number === number)) continue;
-    const group = `${submission.writer} ${key}`;
+    // Sent again, it met the next stream of the name.
+    if (!first && submission.attempts > 1 && wasDeleted(id)) continue;
+    const group = `${submission.writer} ${key} ${isRevived(id, told)}`;
     const before = latest.get(group);
     if (before && submission.ackMs !== undefined && submission.ackMs < before.sentMs) {
       violate(
@@ -98,7 +109,8 @@ function checkAckOrder({ stream, records }: StreamRead, { submissions, logs, vio
 }
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */
-function checkCounts(reads: readonly StreamRead[], { submissions, logs, excuse, violate }: Told): void {
+function checkCounts(reads: readonly StreamRead[], told: Told): void {
+  const { submissions, logs, excuse, violate } = told;
   const places = new Map<number, number>();
   for (const { records } of reads) for (const { id } of records) if (id >= 0) places.set(id, (places.get(id) ?? 0) + 1);
   const gaps = new Gaps(reads);
@@ -106,7 +118,7 @@ function checkCounts(reads: readonly StreamRead[], { submissions, logs, excuse, 
     const count = places.get(submission.id) ?? 0;
     const who = `event ${submission.id} of ${submission.client} in ${submission.stream}`;
     const allowed = submission.promise === "at-least-once" ? submission.attempts : 1;
-    if (count > allowed && !excuse(submission).doubled)
+    if (count > allowed && !excuse(submission).doubled && !isRevived(submission.id, told))
       violate(1, "doubled", `${who} is there ${count} times, sent ${submission.attempts} times`);
     if (submission.refused && count > 0) violate(1, "refused but there", `${who} was refused, and is there`);
     if (count > 0 || submission.ackMs === undefined || excuse(submission).missing) continue;
@@ -118,6 +130,11 @@ function checkCounts(reads: readonly StreamRead[], { submissions, logs, excuse, 
       : "in no log";
     violate(1, "lost", `${who}, acknowledged by ${submission.writer} at ${submission.ackMs.toFixed(1)} ms (${where}), is lost`);
   }
+}
+
+/** Each copy of a log may bring it from the stream that was deleted into another one, also where later events stand already. */
+function isRevived(id: number, { logs, wasDeleted }: Told): boolean {
+  return wasDeleted(id) && logs.wasCopied(id);
 }
 
 interface GapRecord {

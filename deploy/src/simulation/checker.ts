@@ -25,6 +25,8 @@ export interface CheckerFacts {
   readonly holdersOf: (id: number) => readonly string[];
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
+  /** A stream that is deleted held it. */
+  readonly wasDeleted: (id: number) => boolean;
 }
 
 /** What losses allow for an event, beside that the records which they took are missing. */
@@ -40,13 +42,19 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
-  const { ledger, logs, excuse } = facts;
+  const { ledger, logs, excuse, wasDeleted } = facts;
   for (const read of reads) {
     checkKeySpace(read.info.name.stream, read.info.segments, ledger.violate);
     checkNumbers(read, facts);
   }
   const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
-  checkSubmissions(streams, { submissions: ledger.submissions, logs, excuse: (of) => excuse(of as Submission), violate: ledger.violate });
+  checkSubmissions(streams, {
+    submissions: ledger.submissions,
+    logs,
+    excuse: (of) => excuse(of as Submission),
+    wasDeleted,
+    violate: ledger.violate,
+  });
 }
 
 /**

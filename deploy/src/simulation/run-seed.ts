@@ -110,6 +110,7 @@ async function judge(world: World, name: string): Promise<void> {
         countOf: (streamId) => world.lake.countOf(streamId),
         logs: world.logs,
         excuse: (submission) => world.excuseOf(submission),
+        wasDeleted: (id) => world.fates.wasDeleted(id),
         branched: world.branched,
         holdersOf: (id) => world.fates.holdersOf(id),
       });

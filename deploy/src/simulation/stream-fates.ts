@@ -65,6 +65,11 @@ export class StreamFates {
     return this.#holders.get(id) ?? [];
   }
 
+  /** A stream that is deleted held the event. */
+  wasDeleted(id: number): boolean {
+    return this.holdersOf(id).some((streamId) => this.#deleted.has(streamId));
+  }
+
   isDeleted(streamId: string): boolean {
     return this.#deleted.has(streamId);
   }
