@@ -47,7 +47,17 @@ export interface NatsCluster {
   readonly servers: readonly NatsServer[];
   /** All of them, as one setting. */
   readonly url: string;
+  /**
+   * A server is lost for ever, with its disk. An empty one with another name, which is returned, takes its address and joins. The lost
+   * one stays a peer until somebody removes it: what has a copy there has one less until then.
+   */
+  replace(index: number): Promise<string>;
   stop(): Promise<void>;
+}
+
+/** Of server number `index` of a cluster. */
+export function serverNameOf(index: number): string {
+  return `n${index}`;
 }
 
 const START_MS_MAX = 20_000;
@@ -92,6 +102,8 @@ export interface NatsClusterOptions extends Omit<NatsServerOptions, "storeDir" |
   /** For clients, one for each server; free ones by default. */
   readonly ports?: readonly number[];
   readonly monitoringPorts?: readonly number[];
+  /** A user of the system account, which then is one of its own; who names no user is a client with JetStream all the same. */
+  readonly systemUser?: { readonly user: string; readonly pass: string };
 }
 
 /** A JetStream cluster of `size` servers with a leader. */
@@ -99,9 +111,14 @@ export async function startNatsCluster(size: number, options: NatsClusterOptions
   const ports = await freePorts(size);
   const routes = ports.map((port) => `nats://127.0.0.1:${port}`).join(", ");
   const servers: ServerProcess[] = [];
+  const clusterConfig = (port: number, name: string) =>
+    [
+      `server_name: ${name}`,
+      `cluster { name: test, no_advertise: true, listen: "127.0.0.1:${port}", routes: [${routes}] }`,
+      accountsConfig(options.systemUser),
+    ].join("\n");
   for (const [i, port] of ports.entries()) {
     const folder = await mkdtemp(join(tmpdir(), "tributary-nats-"));
-    const cluster = `server_name: n${i}\ncluster { name: test, no_advertise: true, listen: "127.0.0.1:${port}", routes: [${routes}] }`;
     const [storeDir, clientPort, monitoringPort] = [options.storeDirs?.[i], options.ports?.[i], options.monitoringPorts?.[i]];
     const own = {
       ...options,
@@ -109,8 +126,14 @@ export async function startNatsCluster(size: number, options: NatsClusterOptions
       ...(clientPort === undefined ? {} : { port: clientPort }),
       ...(monitoringPort === undefined ? {} : { monitoringPort }),
     };
-    servers.push(new ServerProcess(folder, own, cluster));
+    servers.push(new ServerProcess(folder, own, clusterConfig(port, serverNameOf(i))));
   }
+  let names = size;
+  const replace = async (index: number) => {
+    const name = serverNameOf(names++);
+    await servers[index]?.startEmpty(clusterConfig(ports[index] as number, name));
+    return name;
+  };
   const stop = async () => {
     await Promise.all(servers.map((server) => server.stop()));
   };
@@ -121,13 +144,20 @@ export async function startNatsCluster(size: number, options: NatsClusterOptions
     await stop();
     throw error;
   }
-  return { servers, url: servers.map((server) => server.url).join(","), stop };
+  return { servers, url: servers.map((server) => server.url).join(","), replace, stop };
+}
+
+function accountsConfig(systemUser: NatsClusterOptions["systemUser"]): string {
+  if (!systemUser) return "";
+  const system = `users: [{ user: "${systemUser.user}", password: "${systemUser.pass}" }]`;
+  const clients = 'jetstream: enabled, users: [{ user: "client", password: "client" }]';
+  return `accounts { SYS { ${system} }, CLIENTS { ${clients} } }\nsystem_account: SYS\nno_auth_user: client`;
 }
 
 class ServerProcess implements NatsServer {
   readonly #folder: string;
   readonly #options: NatsServerOptions;
-  readonly #clusterConfig: string;
+  #clusterConfig: string;
   #child: ChildProcess | undefined;
   #log = "";
   #port: number;
@@ -208,6 +238,14 @@ class ServerProcess implements NatsServer {
 
   async restart(): Promise<void> {
     await this.#end("SIGKILL");
+    await this.start();
+  }
+
+  /** Kills it and starts it on the same ports with nothing stored. */
+  async startEmpty(clusterConfig: string): Promise<void> {
+    await this.#end("SIGKILL");
+    await rm(join(this.#options.storeDir ?? this.#folder, "jetstream"), { recursive: true, force: true, maxRetries: 3 });
+    this.#clusterConfig = clusterConfig;
     await this.start();
   }
 

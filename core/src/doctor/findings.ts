@@ -111,6 +111,14 @@ function streamFindings({ streams, servers, replicasWanted }: ClusterFacts): Fin
         ),
       );
     }
+    if (stream.leader !== "" && peers.length + 1 < stream.replicas) {
+      found.push(
+        warning(
+          `${name} has ${peers.length + 1} of its ${stream.replicas} copies`,
+          "wait until its last copy is made on another server; if it stays so, add a server in place of the one that was removed",
+        ),
+      );
+    }
     for (const peer of peers) {
       if (peer.offline) {
         found.push(

@@ -14,6 +14,8 @@ export interface LocalClusterOptions {
   readonly corePorts: readonly number[];
   readonly gateways: readonly { readonly httpPort: number; readonly mqttPort: number }[];
   readonly containers: number;
+  /** Of the nats-servers' system account. */
+  readonly systemUser?: { readonly user: string; readonly pass: string };
   /** How a core node or gateway reaches the nats-servers; straight by default. */
   readonly natsUrlOf?: (name: string, natsUrl: string) => Promise<string>;
   readonly coreFlags?: readonly string[];
@@ -67,10 +69,11 @@ export class LocalCluster {
   static async start(options: LocalClusterOptions): Promise<LocalCluster> {
     const storeDirs = options.natsPorts.map((_, i) => join(options.folder, `nats-${i + 1}`));
     for (const folder of storeDirs) mkdirSync(folder, { recursive: true });
-    const { natsPorts: ports, monitoringPorts } = options;
+    const { natsPorts: ports, monitoringPorts, systemUser } = options;
     const nats = await startNatsCluster(storeDirs.length, {
       ...{ storeDirs, ports, maxPayload: NATS_MAX_PAYLOAD },
       ...(monitoringPorts ? { monitoringPorts } : {}),
+      ...(systemUser ? { systemUser } : {}),
     });
     const urls = new Map<string, string>();
     for (const name of [...options.corePorts.map((_, i) => coreName(i)), ...options.gateways.map((_, i) => gatewayName(i))]) {

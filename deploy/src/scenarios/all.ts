@@ -4,6 +4,7 @@ import { fsyncTrace } from "./fsync-trace.ts";
 import { kill } from "./kill.ts";
 import { powerCut } from "./power-cut.ts";
 import { recordings } from "./recordings.ts";
+import { replace } from "./replace.ts";
 import type { Scenario } from "./scenario.ts";
 import { takeOver } from "./take-over.ts";
 
@@ -15,4 +16,5 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   recordings,
   chaos,
   "take-over": takeOver,
+  replace,
 };

@@ -2,6 +2,7 @@ import { TributaryClient } from "@tributary/common/sdk/client";
 import { freePorts } from "@tributary/common/testing/free-ports";
 import { LocalCluster } from "../local-cluster/local-cluster.ts";
 import { Cable } from "./cable.ts";
+import { servedContainers } from "./cluster-facts.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { type Load, startLoad, tellGateways } from "./load.ts";
@@ -137,6 +138,7 @@ async function storm(
   await follower.stop();
   const changed = tails.reduce((sum, tail) => sum + tail.changed, 0);
   const { watch } = follower;
+  const generations = (await servedContainers(cluster.coreUrls))?.map(({ generation }) => generation) ?? [];
   const refusals = loads.flatMap((load) => load.refusals);
   return {
     report: final.ledger,
@@ -151,6 +153,11 @@ async function storm(
         name: "frames of one owner at a time count, read from the logs themselves",
         ok: follower.violations.length === 0 && watch.frames > 0,
         detail: `${watch.frames} frames, ${watch.voidFrames} void, ${follower.missed} truncated before they were seen; ${follower.violations.slice(0, 2).join("; ")}`,
+      },
+      {
+        name: "nothing was taken for lost",
+        ok: generations.length === CONTAINERS && Math.max(...generations) === 0,
+        detail: `generations ${generations.join(" ")}`,
       },
       { name: "what was done to whom", ok: counts.size > 0, detail: [...counts].map(([what, count]) => `${what} ${count}`).join(", ") },
       { name: "clients were never refused", ok: refusals.length === 0, detail: refusals.slice(0, 3).join("; ") || "yes" },

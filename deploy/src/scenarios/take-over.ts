@@ -1,6 +1,7 @@
 import { TributaryClient } from "@tributary/common/sdk/client";
 import { freePorts } from "@tributary/common/testing/free-ports";
 import { LocalCluster } from "../local-cluster/local-cluster.ts";
+import { clusterFacts } from "./cluster-facts.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { startLoad, tellGateways } from "./load.ts";
@@ -9,16 +10,6 @@ import { type Scenario, until } from "./scenario.ts";
 const STREAMS = Array.from({ length: 8 }, (_, i) => `take/s${i}`);
 const SERVED_MS_MAX = 3_000;
 const REPLAY_MS_MAX = 1_000;
-
-interface ClusterFacts {
-  readonly members: readonly { readonly node: string; readonly name: string }[];
-  readonly containers: readonly {
-    readonly container: number;
-    readonly owner: string;
-    readonly state: string;
-    readonly status?: { readonly lastReplayMs: number };
-  }[];
-}
 
 /** The time from an owner's death to the first read and append of every stream that it had, and how long the replays took. */
 export const takeOver: Scenario = {
@@ -57,8 +48,8 @@ export const takeOver: Scenario = {
       for (let i = 0; i < kills; i++) {
         await pause(context.short ? 1_000 : 4_000);
         const victim = cluster.cores[i % 3];
-        const witness = new TributaryClient({ server: cluster.coreUrls[(i + 1) % 3] as string });
-        const before = (await witness.cluster()) as unknown as ClusterFacts;
+        const witness = cluster.coreUrls[(i + 1) % 3] as string;
+        const before = await clusterFacts(witness);
         const node = before.members.find(({ name }) => name === victim?.name)?.node;
         const lost = before.containers.filter(({ owner }) => owner === node).map(({ container }) => container);
         if (!victim || node === undefined || lost.length === 0) throw new Error("the victim owns nothing");
@@ -68,7 +59,7 @@ export const takeOver: Scenario = {
         await Promise.all(STREAMS.map((stream) => servedAgain(cluster.coreUrls, (i + 1) % 3, stream)));
         servedMs.push(performance.now() - killedAt);
         for (const url of [cluster.coreUrls[(i + 1) % 3], cluster.coreUrls[(i + 2) % 3]]) {
-          const after = (await new TributaryClient({ server: url as string }).cluster()) as unknown as ClusterFacts;
+          const after = await clusterFacts(url as string);
           for (const { container, status } of after.containers) if (status && lost.includes(container)) replayMs.push(status.lastReplayMs);
         }
         context.say(
@@ -76,7 +67,7 @@ export const takeOver: Scenario = {
         );
         await victim.start();
         await until("all three to have containers again", 60_000, async () => {
-          const facts = (await witness.cluster()) as unknown as ClusterFacts;
+          const facts = await clusterFacts(witness);
           return new Set(facts.containers.map(({ owner }) => owner)).size === 3;
         });
       }
