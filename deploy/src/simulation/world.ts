@@ -61,8 +61,8 @@ export class World implements SimWorld {
   /** Containers of which something stored is damaged for good. */
   readonly damaged: Set<number> = new Set();
   hopeless = false;
-  /** Streams that could not be read at the last try. */
-  unreadable: ReadonlySet<string> = new Set();
+  /** Streams that could not be read at the last try: the name of each id. */
+  unreadable: ReadonlyMap<string, string> = new Map();
   readonly clientsBusy: Set<string> = new Set();
   readonly clients: string[] = [];
   traceHash = 0;
@@ -254,15 +254,15 @@ export class World implements SimWorld {
   excuseOf(submission: Submission): Excuse {
     const losses = excuseOf(this.ledger.losses, submission);
     const fates = this.fates.excuse(submission);
-    const missing = losses.missing || fates.missing || this.#declaredInDeleted(submission) || this.#keptByDamage(submission);
+    const missing = losses.missing || fates.missing || this.#declaredElsewhere(submission) || this.#keptByDamage(submission);
     return { missing, doubled: losses.doubled || fates.doubled };
   }
 
-  /** Its gateway dropped it, and the gap record that says so may have gone with the stream. */
-  #declaredInDeleted({ id, writer, stream }: Submission): boolean {
+  /** Its gateway dropped it, and the gap record that says so may have gone with the stream, or be where damage keeps it. */
+  #declaredElsewhere({ id, writer, stream }: Submission): boolean {
     const node = this.gateways.find(({ disk }) => disk.name === writer);
-    const drops = node?.shape.quota.whenFull === "drop-oldest";
-    return drops && this.fates.wasAsked("core", stream) && this.fates.holdersOf(id).length === 0;
+    if (node?.shape.quota.whenFull !== "drop-oldest" || this.fates.holdersOf(id).length > 0) return false;
+    return this.fates.wasAsked("core", stream) || [...this.unreadable.values()].includes(stream);
   }
 
   /** It is in a stream that cannot be read now, or on a gateway that cannot send all. */

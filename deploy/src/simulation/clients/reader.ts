@@ -86,11 +86,13 @@ function isOf(streamId: string, offset: string): boolean {
 /** Waits for something new, and watches that the server does not let it wait while there is something. */
 async function waitForData(world: SimWorld, reader: SimProcess, service: Service, stream: StreamShape, offset: string): Promise<void> {
   await world.request(reader, service, TIMEOUT_MS, async (streams) => {
-    const clock = service().process?.clock;
+    const { process } = service();
+    const clock = process?.clock;
     let waiting = true;
     const watch = async () => {
       for (let seen = 0; waiting && clock; ) {
-        seen = (await hasMore(streams, stream, offset)) ? seen + 1 : 0;
+        // What has to ask a slow MetaStore where the stream is waits for that first.
+        seen = (await hasMore(streams, stream, offset)) && !world.meta.isAskedBy(process) ? seen + 1 : 0;
         if (!waiting) return;
         if (seen > 1) return world.ledger.violate(1, "tail not woken", `${reader.name} waits at ${offset} of ${nameOf(stream)}`);
         await sleep(clock, seen > 0 ? WAKE_MS_MAX : WATCH_MS);
@@ -160,20 +162,20 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
 
 export interface ReadThrough {
   readonly reads: readonly { readonly info: StreamInfo; readonly records: readonly Seen[] }[];
-  /** Ids of streams that cannot be read because of damage, and the server says so. */
-  readonly unreadable: ReadonlySet<string>;
+  /** Streams that cannot be read because of damage, and the server says so: the name of each id. */
+  readonly unreadable: ReadonlyMap<string, string>;
 }
 
 /** All streams of the core, each from its first event to its last. */
 export async function readEverything(world: SimWorld, reader: SimProcess, service: Service): Promise<ReadThrough> {
   const reads: { info: StreamInfo; records: Seen[] }[] = [];
-  const unreadable = new Set<string>();
+  const unreadable = new Map<string, string>();
   const silent = new Set<number>();
   for (const { name, id, container } of await listAll(world, reader, service)) {
     const damaged = world.damaged.has(container);
     // A container that is not served: no need to wait for each of its streams.
     if (silent.has(container)) {
-      unreadable.add(id);
+      unreadable.set(id, nameOf(name));
       continue;
     }
     const ask = <T>(work: (streams: StreamService) => Promise<T>) => persist(world, reader, service, work, damaged ? 4 : TRIES_MAX);
@@ -191,7 +193,7 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
       reads.push({ info: await ask((core) => core.describe(name)), records });
     } catch (error) {
       if (!damaged || !hasCode(error, ...DAMAGE)) throw error;
-      unreadable.add(id);
+      unreadable.set(id, nameOf(name));
       if (hasCode(error, "BUS_TIMEOUT", "CONTAINER_NOT_OWNED")) silent.add(container);
     }
   }

@@ -14,7 +14,24 @@ interface Version {
 export class MetaState {
   readonly #versions = new Map<string, Version[]>();
   readonly watchers: Set<(change: MetaChange) => void> = new Set();
+  /** Calls of each process that are not answered yet. */
+  readonly #underWay = new WeakMap<SimProcess, number>();
   #revision = 0;
+
+  /** Something that the process does may wait for an answer. */
+  isAskedBy(process: SimProcess): boolean {
+    return (this.#underWay.get(process) ?? 0) > 0;
+  }
+
+  async count<T>(process: SimProcess, call: Promise<T>): Promise<T> {
+    const add = (calls: number) => this.#underWay.set(process, (this.#underWay.get(process) ?? 0) + calls);
+    add(1);
+    try {
+      return await call;
+    } finally {
+      add(-1);
+    }
+  }
 
   /** As it was at a time. */
   at(key: string, atMs: number): MetaEntry | undefined {
@@ -201,10 +218,11 @@ export class SimMetaStore implements MetaStore {
     const { dice, faults } = this.#environment;
     let tookMs = dice.between(`${site} time`, ...this.#behaviour.callMs);
     if (faults.strikes("meta slow", site, this.#behaviour.slow)) tookMs += dice.between(`${site} slow`, ...this.#behaviour.slowMs);
-    return this.#process.call(tookMs / 2, tookMs / 2, () =>
+    const call = this.#process.call(tookMs / 2, tookMs / 2, () =>
       faults.strikes("meta unreachable", site, this.#behaviour.unreachable)
         ? { error: new TributaryError("BUS_UNREACHABLE", "simulated: the MetaStore cannot be reached") }
         : arrive(),
     );
+    return this.#state.count(this.#process, call);
   }
 }
