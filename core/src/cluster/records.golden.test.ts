@@ -31,7 +31,7 @@ it.each([
   ["cluster-1", through(decodeClusterRecord, encodeClusterRecord)],
   ["containers-1", through(decodeContainerTable, encodeContainerTable)],
   ["owner-1", through(decodeOwnerRecord, encodeOwnerRecord)],
-  ["lake-identity-1", through((_, bytes) => decodeIdentity(bytes), encodeIdentity)],
+  ["lake-identity-2", through((_, bytes) => decodeIdentity(bytes), encodeIdentity)],
 ] as const)("%s is read as it was written, and still written alike", (name, codec) => {
   const [value, again] = codec(golden(name));
   expect(value).toEqual(said[name]);
@@ -41,4 +41,8 @@ it.each([
 it("records from before there were several nodes are read", () => {
   expect(decodeOwnerRecord("key", golden("owner-0"))).toEqual(said["owner-0"]);
   expect(decodeClusterRecord("key", golden("cluster-0"))).toEqual(said["cluster-0"]);
+});
+
+it("a lake's identity from before it had a checksum is read", () => {
+  expect(decodeIdentity(golden("lake-identity-1"))).toEqual(said["lake-identity-1"]);
 });
