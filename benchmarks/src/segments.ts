@@ -9,6 +9,7 @@ import { type NatsCluster, startNatsCluster } from "@tributary/common/testing/na
 import type { ServerProcess } from "@tributary/deploy/scenarios/server-process";
 import { coreProcess, NATS_MAX_PAYLOAD } from "@tributary/deploy/scenarios/servers";
 import type { LoadResult } from "./load/load-result.ts";
+import type { WalLoadResult } from "./load/wal-load.ts";
 import { fsyncRate, residentMiB } from "./probes.ts";
 
 const EVENT_BYTES = 1_000;
@@ -148,6 +149,19 @@ class SegmentsBench {
       );
     }
     console.log(`  ratio ${(own / bare).toFixed(2)}; ${Math.round(events / EFFICIENCY_ROUNDS)} events/s of ${EVENT_BYTES} bytes`);
+    console.log("the containers alone, blocks handed to them in the publisher's own process:");
+    [own, bare] = [0, 0];
+    for (let round = 0; round < EFFICIENCY_ROUNDS; round++) {
+      const script = fileURLToPath(new URL("./load/wal-load.ts", import.meta.url));
+      const { stdout } = await promisify(execFile)(process.execPath, [script, "--nats", this.#nats.url, "--containers", `${CONTAINERS}`]);
+      const result = JSON.parse(stdout) as WalLoadResult;
+      own += result.containersMBPerSecond;
+      bare += result.bareMBPerSecond;
+      console.log(
+        `  ${result.containersMBPerSecond.toFixed(1)} MB/s (${result.eventsPerSecond} events/s), ${result.frames} frames of ${result.meanFrameBytes} bytes; bare ${result.bareMBPerSecond.toFixed(1)} MB/s`,
+      );
+    }
+    console.log(`  ratio ${(own / bare).toFixed(2)}\n`);
   }
 
   /** Looks at the logs while a case runs; resolves with the mean size of their records. */
