@@ -36,6 +36,8 @@ const OWNERS_LOOK_MS = 2_000;
 const OWNER_LOOK_MS = 4;
 /** Least time between two tries of what failed. */
 const RETRY_MS = 50;
+/** Records that stay lower than they were seen for so many leases show that the MetaStore went back: old reads pass sooner. */
+const BEHIND_LEASES = 4;
 /** For a look: it may need several requests. */
 const LOOK_TIMEOUT_MS = 2_000;
 
@@ -45,6 +47,10 @@ const LOOK_TIMEOUT_MS = 2_000;
  *
  * Everything it knows comes by watch and, in case a watch is lost, by a look every beat. It beats only while its looks succeed:
  * a node that cannot see what was taken from it must not go on serving.
+ *
+ * Should the MetaStore go back in time (a restored backup), then what was seen is of a past that is no more, and revisions count
+ * anew. A node notices by its own record, which is not as it left it, or by others' that stay lower than they were: it then drops
+ * everything it knew and had, and joins as after a restart.
  */
 export class ClusterNode implements Cluster {
   readonly shared = true;
@@ -65,6 +71,11 @@ export class ClusterNode implements Cluster {
   #lookedMs = 0;
   #ownersLookedMs = Number.NEGATIVE_INFINITY;
   #lookBroken = false;
+  /** A look has succeeded since this node last joined. */
+  #seesOthers = false;
+  /** Times that everything was forgotten: a look begun before shows nothing. */
+  #forgotten = 0;
+  #behindSinceMs = Number.POSITIVE_INFINITY;
 
   constructor(access: MetaAccess, options: ClusterNodeOptions, log: Logger) {
     this.#access = access;
@@ -120,7 +131,7 @@ export class ClusterNode implements Cluster {
   }
 
   isAssigned(container: number): boolean {
-    return this.#state.nodes.has(this.node) && this.#state.assignment.owners[container] === this.node;
+    return this.#seesOthers && this.#state.nodes.has(this.node) && this.#state.assignment.owners[container] === this.node;
   }
 
   mayTake(before: OwnerRecord): boolean {
@@ -233,18 +244,33 @@ export class ClusterNode implements Cluster {
       if (startedMs - this.#lookedMs < this.handoverMs / 2) {
         const outcome = await this.#membership.beat();
         if (outcome === "held") this.#takeOwnRecord();
-        if (outcome === "lost") await this.#rejoin();
+        if (outcome === "lost" || this.#isBehind()) await this.#rejoin(outcome);
         if (outcome === "unknown") nextMs = Math.min(nextMs, clock.monotonicMs() + RETRY_MS);
       }
       await this.#beatPoke.wait(nextMs - clock.monotonicMs(), signal);
     }
   }
 
-  async #rejoin(): Promise<void> {
-    this.#log.error("this node was declared dead: it drops its containers and joins the cluster anew", { node: this.node });
-    this.#state.remove(nodeKey(this.node), Number.MAX_SAFE_INTEGER);
+  async #rejoin(outcome: "lost" | "held" | "unknown"): Promise<void> {
+    const why = outcome === "lost" ? "this node was declared dead" : "the cluster's records went back";
+    this.#log.error(`${why}: it drops its containers and joins the cluster anew`, { node: this.node });
+    this.#forget();
     for (const listener of this.#lostListeners) listener();
     await this.#join();
+  }
+
+  /** Its record may be gone because the MetaStore went back, and others' with it. */
+  #forget(): void {
+    this.#forgotten++;
+    this.#seesOthers = false;
+    this.#behindSinceMs = Number.POSITIVE_INFINITY;
+    this.#ownersLookedMs = Number.NEGATIVE_INFINITY;
+    this.#state.forget();
+    for (const watch of this.#watches) watch.beginAnew();
+  }
+
+  #isBehind(): boolean {
+    return this.#access.clock.monotonicMs() - this.#behindSinceMs >= BEHIND_LEASES * this.#options.leaseMs;
   }
 
   async #works(): Promise<void> {
@@ -252,9 +278,10 @@ export class ClusterNode implements Cluster {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       const startedMs = clock.monotonicMs();
-      if (startedMs - this.#lookedMs >= this.#membership.beatMs / 2) await this.#look();
+      if (!this.#seesOthers || startedMs - this.#lookedMs >= this.#membership.beatMs / 2) await this.#look();
       let nextMs = startedMs + this.#membership.beatMs;
-      if (this.holds()) {
+      // A node that has not seen the others would believe to be alone.
+      if (this.holds() && this.#seesOthers) {
         nextMs = Math.min(nextMs, await this.#declareDead());
         if (await this.#coordinator.step(this.node)) this.#changed();
       }
@@ -266,6 +293,7 @@ export class ClusterNode implements Cluster {
   async #look(): Promise<boolean> {
     const { meta, clock } = this.#access;
     const startedMs = clock.monotonicMs();
+    const forgotten = this.#forgotten;
     try {
       const withOwners = startedMs - this.#ownersLookedMs >= Math.max(OWNERS_LOOK_MS, this.containers * OWNER_LOOK_MS);
       const [nodes, assignment, containers] = await within(
@@ -273,6 +301,8 @@ export class ClusterNode implements Cluster {
         LOOK_TIMEOUT_MS,
         Promise.all([meta.list(NODES_PREFIX), meta.list(ASSIGNMENT_KEY), withOwners ? meta.list(CONTAINERS_KEY) : ([] as MetaEntry[])]),
       );
+      if (forgotten !== this.#forgotten) return false;
+      this.#lookBehind([...nodes, ...assignment], startedMs);
       for (const [i, entries] of [nodes, assignment, containers].entries()) {
         for (const entry of entries) this.#take(entry);
         if (withOwners || i < 2) this.#watches[i]?.compare(entries);
@@ -280,12 +310,23 @@ export class ClusterNode implements Cluster {
       this.#lookedMs = startedMs;
       if (withOwners) this.#ownersLookedMs = startedMs;
       this.#lookBroken = false;
+      this.#seesOthers = true;
       return true;
     } catch (error) {
       if (!this.#lookBroken) this.#log.warn("the cluster's records cannot be read", { code: toTributaryError(error).code });
       this.#lookBroken = true;
       return false;
     }
+  }
+
+  /** Its own record is the business of its beats. */
+  #lookBehind(found: readonly MetaEntry[], nowMs: number): void {
+    const own = nodeKey(this.node);
+    const lower = found.some((entry) => entry.key !== own && this.#state.isBehind(entry));
+    const gone = this.#state.revision(ASSIGNMENT_KEY) > 0 && !found.some(({ key }) => key === ASSIGNMENT_KEY);
+    // Without a lease it may be read what a server says that has lost the others.
+    if ((!lower && !gone) || !this.holds()) this.#behindSinceMs = Number.POSITIVE_INFINITY;
+    else this.#behindSinceMs = Math.min(this.#behindSinceMs, nowMs);
   }
 
   /** Deletes the records of those that stood still for longer than their leases. Returns when it is time to look again. */

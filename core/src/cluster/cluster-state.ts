@@ -47,6 +47,20 @@ export class ClusterState {
     return this.#revisions.get(key) ?? 0;
   }
 
+  /** What was seen may belong to a past that is no more. That containers were raised stays known. */
+  forget(): void {
+    this.#revisions.clear();
+    this.#gone.clear();
+    this.nodes.clear();
+    this.owners.clear();
+    this.assignment = { version: 0, owners: [] };
+  }
+
+  /** A look begun after everything here was seen found this. True if the key stands lower than it was seen to stand. */
+  isBehind({ key, revision }: Pick<MetaChange, "key" | "revision">): boolean {
+    return revision < this.revision(key);
+  }
+
   /** Takes in what was read, written or watched. True if it is news for whoever looks at the cluster; a beat is none. */
   take(change: MetaChange, nowMs: number): boolean {
     const { key, value, revision } = change;

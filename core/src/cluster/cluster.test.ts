@@ -199,6 +199,22 @@ describe("a cluster", () => {
     expect(world.logged.filter((line) => line.includes("was lost and is begun again")).length).toBeGreaterThan(0);
   });
 
+  it.each([300, 2_000, 20_000])("whose MetaStore goes back by %d ms finds together again", async (backMs) => {
+    const nodes = await threeNodes();
+    await world.pass(3_000);
+    const past = world.store.save();
+    const [one, two, three] = nodes;
+    // Those who are members and what is assigned changes meanwhile.
+    world.kill(two);
+    await world.pass(backMs);
+    world.store.restore(past);
+    await world.until(() => [one, three].every((node) => node.core?.status().members.length === 2) && world.balanced(CONTAINERS), 15_000);
+    await world.pass(3_000, atMostOneEach);
+    expect(world.balanced(CONTAINERS)).toBe(true);
+    const four = await world.start("four");
+    await world.until(() => world.balanced(CONTAINERS) && owned(four).length > 0, 10_000);
+  });
+
   it("does not care about wall clocks", async () => {
     const [one, two] = await threeNodes();
     const before = takeOvers();

@@ -56,6 +56,12 @@ export class RecordWatch {
     }
     if (!lost) return;
     this.#log.warn("a watch over the cluster's records was lost and is begun again", { prefix: this.#prefix });
+    this.beginAnew();
+  }
+
+  /** Reports the present entries again, whatever was told before. */
+  beginAnew(): void {
+    this.#told.clear();
     this.#awaited.clear();
     this.#current.abort();
   }

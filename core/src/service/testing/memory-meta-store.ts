@@ -6,6 +6,11 @@ interface Version {
   readonly revision: number;
 }
 
+interface MetaPast {
+  readonly history: ReadonlyMap<string, readonly Version[]>;
+  readonly revision: number;
+}
+
 interface Watch {
   readonly prefix: string;
   readonly onChange: (change: MetaChange) => void;
@@ -61,6 +66,18 @@ export class MemoryMetaStore implements MetaStore {
   }
 
   async close(): Promise<void> {}
+
+  /** What it holds now, for `restore`. */
+  save(): MetaPast {
+    return { history: new Map([...this.history].map(([key, versions]) => [key, [...versions]])), revision: this.#revision };
+  }
+
+  /** It is again as it was, and nobody is told. Revisions given since are given again. */
+  restore({ history, revision }: MetaPast): void {
+    this.history.clear();
+    for (const [key, versions] of history) this.history.set(key, [...versions]);
+    this.#revision = revision;
+  }
 
   #write(key: string, value: Uint8Array | undefined): number {
     const revision = ++this.#revision;
