@@ -69,3 +69,8 @@ export function fingerprintOf({ nonce, digest }: Pick<PlainRecord, "nonce"> & { 
 }
 
 const encoder = new TextEncoder();
+
+/** Of what the places of a record are numbered: its segment, or its segment under one nonce where logs may have gone back. */
+export function placeOf({ segment, nonce }: Pick<PlainRecord, "segment" | "nonce">, wentBack: boolean): string {
+  return wentBack ? `${segment} ${nonce}` : segment;
+}

@@ -1,6 +1,6 @@
 import { KeyOrder } from "./key-order.ts";
 import { Places } from "./places.ts";
-import { fingerprintOf, type PlainRecord, type Violate } from "./plain.ts";
+import { fingerprintOf, type PlainRecord, placeOf, type Violate } from "./plain.ts";
 import { type ExplainHole, WriterNumbers } from "./writer-numbers.ts";
 
 export type { PlainRecord } from "./plain.ts";
@@ -32,6 +32,8 @@ export interface VerifierOptions {
   readonly branched?: boolean;
   /** What else was read of the stream, by anybody. */
   readonly places?: Places;
+  /** The core's logs went back in time: a place that was lost is taken again, under another nonce. */
+  readonly wentBack?: boolean;
 }
 
 const VIOLATIONS_KEPT_MAX = 100;
@@ -52,6 +54,7 @@ export class StreamVerifier {
   readonly #numbers: WriterNumbers;
   readonly #order: KeyOrder;
   readonly #places: Places;
+  readonly #wentBack: boolean;
   readonly #nextOrdinal = new Map<string, number>();
   readonly #violations: Violation[] = [];
   readonly #counts = { missing: 0, doubled: 0, reordered: 0, otherwiseWrong: 0 };
@@ -63,6 +66,7 @@ export class StreamVerifier {
     this.#numbers = new WriterNumbers(this.#violate);
     this.#order = new KeyOrder(this.#violate, options.branched);
     this.#places = options.places ?? new Places();
+    this.#wentBack = options.wentBack ?? false;
   }
 
   add(record: PlainRecord): void {
@@ -80,7 +84,8 @@ export class StreamVerifier {
 
   /** A record that somebody read at another time, from wherever on. */
   compare({ segment, nonce, ordinal, digest }: PlainRecord): void {
-    if (digest === undefined || this.#places.isSame(segment, ordinal, fingerprintOf({ nonce, digest }))) return;
+    const place = placeOf({ segment, nonce }, this.#wentBack);
+    if (digest === undefined || this.#places.isSame(place, ordinal, fingerprintOf({ nonce, digest }))) return;
     this.#violate(3, "changed", `ordinal ${ordinal} of segment ${segment}`);
   }
 

@@ -6,6 +6,7 @@ import { powerCut } from "./power-cut.ts";
 import { recordings } from "./recordings.ts";
 import { replace } from "./replace.ts";
 import type { Scenario } from "./scenario.ts";
+import { storeLoss } from "./store-loss.ts";
 import { takeOver } from "./take-over.ts";
 
 export const SCENARIOS: Readonly<Record<string, Scenario>> = {
@@ -17,4 +18,5 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   chaos,
   "take-over": takeOver,
   replace,
+  "store-loss": storeLoss,
 };

@@ -37,7 +37,7 @@ export async function readAll(
   const verify: (VerifyReport & { stream: string })[] = [];
   for (const stream of streams) {
     const tail = tails.find((reader) => reader.stream === stream);
-    const verifier = new StreamVerifier(tail ? { places: tail.places } : {});
+    const verifier = new StreamVerifier(tail ? { places: tail.places, wentBack: tail.wentBack } : {});
     for await (const page of client.readPages(parseStreamName(stream), { offset: "-1" })) {
       for (const record of page.records) {
         const plain = plainOf(record);
