@@ -22,19 +22,20 @@ const BACKOFF_MS_MAX = 500;
 /**
  * Decides about one key by compare-and-set. `decide` gets what a read returned, which may be old: a `put` or `remove` that rests
  * on an old value loses and is decided again, so only `keep` must be right for old values too. After a write with an unknown
- * result `decide` sees the key again and must recognise its own value.
+ * result `decide` sees the key again, with `mayHaveLanded`, and must recognise its own value.
  * @throws OVERLOADED when others change the key all the time; LOG_RESULT_UNKNOWN; whatever `decide` throws
  */
 export async function changeKey<T>(
   access: MetaAccess,
   key: string,
-  decide: (entry: MetaEntry | undefined) => Change<T> | Promise<Change<T>>,
+  decide: (entry: MetaEntry | undefined, mayHaveLanded: boolean) => Change<T> | Promise<Change<T>>,
 ): Promise<T> {
+  let mayHaveLanded = false;
   for (let attempt = 1; ; attempt++) {
     let lost: unknown;
     try {
       const entry = await access.meta.get(key);
-      const change = await decide(entry);
+      const change = await decide(entry, mayHaveLanded);
       if (change.type === "keep") return change.result;
       if (change.type === "put") {
         const revision = entry ? await access.meta.update(key, change.value, entry.revision) : await access.meta.create(key, change.value);
@@ -47,6 +48,7 @@ export async function changeKey<T>(
     } catch (error) {
       if (!hasCode(error, "META_CONFLICT", "META_EXISTS", "LOG_RESULT_UNKNOWN")) throw error;
       lost = error;
+      mayHaveLanded ||= hasCode(error, "LOG_RESULT_UNKNOWN");
     }
     if (attempt === ATTEMPTS_MAX) {
       if (hasCode(lost, "LOG_RESULT_UNKNOWN")) throw lost;

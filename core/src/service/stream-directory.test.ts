@@ -1,4 +1,4 @@
-import { hasCode } from "@tributary/common/errors";
+import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
 import { describe, expect, test } from "vitest";
@@ -51,6 +51,48 @@ describe("stream directory", () => {
     expect(await create(directory, "a")).toBe("retired");
     expect((await directory.findById("c".repeat(32)))?.name).toEqual(NAME);
     await directory.close();
+  });
+
+  describe("a deletion that another one overtakes does not take the name's next stream with it", () => {
+    /** The first update is answered only after `meanwhile`. */
+    class Interrupted extends MemoryMetaStore {
+      meanwhile: (() => Promise<unknown>) | undefined;
+
+      override async update(key: string, value: Uint8Array, revision: number): Promise<number> {
+        const updated = await super.update(key, value, revision);
+        const act = this.meanwhile;
+        this.meanwhile = undefined;
+        await act?.();
+        return updated;
+      }
+    }
+
+    test("where its own first write is answered late", async () => {
+      const store = new Interrupted();
+      const directory = directoryOn(store);
+      await create(directory, "a");
+      store.meanwhile = async () => {
+        await remove(directory);
+        await create(directory, "b");
+      };
+      expect(await remove(directory)).toBe(true);
+      expect((await directory.find(NAME))?.record).toMatchObject({ id: "b".repeat(32), state: "open" });
+      expect((await directory.findById("b".repeat(32)))?.name).toEqual(NAME);
+    });
+
+    test("where nobody can tell whether its own first write was carried out", async () => {
+      const store = new Interrupted();
+      const other = directoryOn(store, 2);
+      await create(other, "a");
+      store.meanwhile = async () => {
+        await remove(other);
+        await create(other, "b");
+        throw new TributaryError("LOG_RESULT_UNKNOWN", "lost");
+      };
+      await expect(directoryOn(store).beginDelete(NAME)).rejects.toMatchObject({ code: "LOG_RESULT_UNKNOWN" });
+      expect((await other.find(NAME))?.record).toMatchObject({ id: "b".repeat(32), state: "open" });
+      expect(await remove(directoryOn(store))).toBe(true);
+    });
   });
 
   test("an id stays with the name that it was first proposed for", async () => {

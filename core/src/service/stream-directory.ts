@@ -188,10 +188,14 @@ export class StreamDirectory {
     });
   }
 
-  /** Records the intent to delete. undefined if there is no stream, or another one than that of `id`, where that is given. */
+  /**
+   * Records the intent to delete. undefined if there is no stream, or another one than that of `id`, where that is given.
+   * @throws LOG_RESULT_UNKNOWN if it may have been recorded, and the name has another stream since: that one stays
+   */
   async beginDelete(name: StreamName, id?: Id): Promise<StreamEntry | undefined> {
     const key = streamKey(name);
-    return changeKey<StreamEntry | undefined>(this.#access, key, (entry) => {
+    let tried: Id | undefined;
+    const begun = await changeKey<StreamEntry | "unknown" | undefined>(this.#access, key, (entry, mayHaveLanded) => {
       const before = entry ? decodeStreamRecord(key, entry.value) : NO_STREAM;
       if (id !== undefined && before.id !== id) return { type: "keep", result: undefined };
       if (before.state === "deleted") {
@@ -200,9 +204,22 @@ export class StreamDirectory {
         const old = cached?.certain && (entry?.revision ?? 0) <= cached.revision;
         return old ? { type: "again" } : { type: "keep", result: undefined };
       }
-      const value = encodeStreamRecord({ ...before, state: "deleting" });
-      return { type: "put", value, result: (revision) => this.#remember({ key, value, revision }, true) };
+      if (mayHaveLanded && before.id !== tried) return { type: "keep", result: "unknown" };
+      tried = before.id;
+      const record: StreamRecord = { ...before, state: "deleting" };
+      return {
+        type: "put",
+        value: encodeStreamRecord(record),
+        result: (revision) => {
+          // This one, whatever is known by now: others may have finished it and created the name again before the answer came.
+          const deleting = { name, record, revision, certain: true };
+          this.#keep(deleting);
+          return deleting;
+        },
+      };
     });
+    if (begun !== "unknown") return begun;
+    throw new TributaryError("LOG_RESULT_UNKNOWN", `'${formatStreamName(name)}' may have been deleted, and has been created since`);
   }
 
   /** After the containers have forgotten the stream. Idempotent. */
