@@ -262,7 +262,8 @@ export class World implements SimWorld {
   #declaredElsewhere({ id, writer, stream }: Submission): boolean {
     const node = this.gateways.find(({ disk }) => disk.name === writer);
     if (node?.shape.quota.whenFull !== "drop-oldest" || this.fates.holdersOf(id).length > 0) return false;
-    return this.fates.wasAsked("core", stream) || [...this.unreadable.values()].includes(stream);
+    const isOf = (name: string) => name === stream || name.startsWith(`${stream}.quarantine-`);
+    return this.fates.wasAsked("core", stream) || [...this.unreadable.values()].some(isOf);
   }
 
   /** It is in a stream that cannot be read now, or on a gateway that cannot send all. */
