@@ -8,8 +8,8 @@ export interface StreamService {
   create(name: StreamName, options: CreateOptions): Promise<{ created: boolean; info: StreamInfo }>;
   /** @throws STREAM_UNKNOWN */
   describe(name: StreamName): Promise<StreamInfo>;
-  /** Streams in order of name; those after `after`, at most `limit`. */
-  list(options: { scope?: string; after?: StreamName; limit: number }): Promise<StreamInfo[]>;
+  /** Streams in order of name; those after `after`, at most `limit`. One that nobody serves for a while is not missing. */
+  list(options: { scope?: string; after?: StreamName; limit: number }): Promise<ListedStream[]>;
   listScopes(): Promise<string[]>;
   /** @throws STREAM_UNKNOWN */
   delete(name: StreamName): Promise<void>;
@@ -51,6 +51,11 @@ export interface StreamInfo {
   readonly nextOffset: string;
   /** Events behind `firstOffset`. */
   readonly events: number;
+}
+
+/** `unserved`: nobody serves the stream now, so what is in it is not known: lengths, offsets, events and `closed` are as of a new one. */
+export interface ListedStream extends StreamInfo {
+  readonly unserved?: true;
 }
 
 /** Events of one request: payload `i` is `payload[ends[i-1] … ends[i])`, the first from 0. One key or time stands for all. */

@@ -1,7 +1,7 @@
 import { canonicalContentType } from "../content-type.ts";
 import { TributaryError } from "../errors.ts";
 import { isValidName, type StreamName, streamName } from "../names.ts";
-import type { CreateOptions, StreamInfo } from "../stream-service.ts";
+import type { CreateOptions, ListedStream, StreamInfo } from "../stream-service.ts";
 import { type BodyLimit, takeBody } from "./body.ts";
 import { segmentCount } from "./create.ts";
 import { parseJson } from "./json-events.ts";
@@ -50,7 +50,7 @@ async function listStreams(plane: Plane, scope: string, request: Request): Promi
   const found = await plane.streams.list({ scope, ...(after !== null && { after: streamName(scope, after) }), limit: limit + 1 });
   const page = found.slice(0, limit);
   const last = page.at(-1);
-  return replyJson(200, { streams: page.map(describeStream), ...(found.length > limit && last && { next: last.name.stream }) });
+  return replyJson(200, { streams: page.map(describeListed), ...(found.length > limit && last && { next: last.name.stream }) });
 }
 
 async function createStream(plane: Plane, name: StreamName, request: Request): Promise<Response> {
@@ -78,6 +78,22 @@ function readOptions(bytes: Uint8Array): CreateOptions {
   return {
     ...(segments !== undefined && { segments: segmentCount(segments) }),
     contentType: canonicalContentType(contentType ?? "application/octet-stream"),
+  };
+}
+
+/** Of what is not served now it is told what is known, and nothing else. */
+function describeListed(listed: ListedStream): object {
+  if (!listed.unserved) return describeStream(listed);
+  const { name, id, contentType, createdAtMs, segments } = listed;
+  const createdAt = new Date(createdAtMs).toISOString();
+  return {
+    scope: name.scope,
+    stream: name.stream,
+    id,
+    contentType,
+    createdAt,
+    segments: segments.map(({ id: segment, range }) => ({ id: segment, range })),
+    unserved: true,
   };
 }
 

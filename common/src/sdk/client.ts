@@ -52,6 +52,16 @@ export interface StreamDescription {
   readonly segments: readonly { readonly id: string; readonly length: number }[];
 }
 
+/** Of a stream that nobody serves now what is in it is not known. */
+export type ListedStream =
+  | StreamDescription
+  | (Pick<StreamDescription, "scope" | "stream" | "id" | "contentType" | "createdAt"> & UnservedStream);
+
+interface UnservedStream {
+  readonly segments: readonly { readonly id: string }[];
+  readonly unserved: true;
+}
+
 export interface ClientOptions {
   /** Address of a gateway or core, such as http://127.0.0.1:8080. */
   readonly server: string;
@@ -103,18 +113,18 @@ export class TributaryClient {
     return (await (await this.#request("GET", managementPath(name))).json()) as StreamDescription;
   }
 
-  async listStreams(scope?: string): Promise<StreamDescription[]> {
+  async listStreams(scope?: string): Promise<ListedStream[]> {
     const scopes =
       scope === undefined
         ? ((await (await this.#request("GET", "/v1/scopes")).json()) as { scopes: { name: string }[] }).scopes.map((s) => s.name)
         : [scope];
-    const streams: StreamDescription[] = [];
+    const streams: ListedStream[] = [];
     for (const each of scopes) {
       let after: string | undefined;
       do {
         const query = after === undefined ? "" : `?after=${encodeURIComponent(after)}`;
         const page = (await (await this.#request("GET", `/v1/scopes/${encodeURIComponent(each)}/streams${query}`)).json()) as {
-          streams: StreamDescription[];
+          streams: ListedStream[];
           next?: string;
         };
         streams.push(...page.streams);

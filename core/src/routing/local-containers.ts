@@ -3,7 +3,7 @@ import { linkSignals } from "@tributary/common/http/link-signals";
 import { LIMITS } from "@tributary/common/limits";
 import type { Id } from "@tributary/common/names";
 import type { AppendRequest } from "@tributary/common/stream-service";
-import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+import { type AppendAnswer, type LevelsAnswer, type LevelsRequest, SLICE_STATUS } from "@tributary/common/uplink-protocol";
 import type { Container, ContainerAppendResult, ContainerStream, ContainerStreamState } from "../container/container.ts";
 import { type Position, positionAt } from "../container/nonces.ts";
 import type { OpenedContainer } from "../service/container-host.ts";
@@ -54,16 +54,20 @@ export class LocalContainers implements ContainerAccess {
   forget(): void {}
 
   async ensureStream(container: number, stream: ContainerStream): Promise<void> {
-    await this.#host.get(container).ensureStream(stream);
+    const served = this.#host.get(container);
+    await this.#inForce(container, served, served.ensureStream(stream));
   }
 
   async append(container: number, streamId: Id, request: AppendRequest): Promise<ContainerAppendResult> {
-    return this.#host.get(container).append(streamId, request);
+    const served = this.#host.get(container);
+    return this.#inForce(container, served, served.append(streamId, request));
   }
 
   async appendBlock(container: number, block: Uint8Array): Promise<AppendAnswer> {
     const epoch = this.epochOf(container);
-    const answer = await this.#takeBlock(container, block);
+    const served = this.#host.get(container);
+    const answer = await this.#inForce(container, served, this.#takeBlock(container, block));
+    if (answer.slices.some(([status]) => status !== SLICE_STATUS.accepted)) this.#mustStillServe(container, served);
     return epoch === undefined ? answer : { ...answer, epoch };
   }
 
@@ -111,12 +115,27 @@ export class LocalContainers implements ContainerAccess {
   }
 
   async deleteStream(container: number, streamId: Id): Promise<void> {
-    await this.#host.get(container).deleteStream(streamId);
+    const served = this.#host.get(container);
+    await this.#inForce(container, served, served.deleteStream(streamId));
   }
 
   async levels(container: number, request: LevelsRequest): Promise<LevelsAnswer> {
     const served = this.#host.get(container);
     return { ...served.levels(request), epoch: served.status().epoch };
+  }
+
+  /**
+   * What is refused for good is refused out of what this node knows: that is so as long as nobody else can have the container.
+   * An owner that was deposed while a request waited here would call a producer's next number a gap.
+   */
+  async #inForce<T>(container: number, served: Container, answer: Promise<T>): Promise<T> {
+    try {
+      return await answer;
+    } catch (error) {
+      const isFinal = error instanceof TributaryError && !error.retryable && !error.sideEffects;
+      if (isFinal) this.#mustStillServe(container, served);
+      throw error;
+    }
   }
 
   /** Time may have stood still in between, and the lease may be over: what was read then may be old. */

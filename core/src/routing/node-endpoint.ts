@@ -6,6 +6,7 @@ import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { Bus, Subscription } from "@tributary/common/ports/bus";
 import type { ClusterView } from "../cluster/cluster-view.ts";
+import { BoundedCache } from "../service/bounded-cache.ts";
 import { decodeLevelsRequest } from "../service/uplink-requests.ts";
 import { InFlight } from "./in-flight.ts";
 import type { LocalContainers } from "./local-containers.ts";
@@ -20,8 +21,9 @@ import {
   decodeWait,
   NODE_OPERATIONS,
   NODE_SUBJECTS,
+  type NodeAppendRequest,
   type NodeOperation,
-  WAIT_ID_CHARS_MAX,
+  REQUEST_ID_CHARS_MAX,
 } from "./node-requests.ts";
 
 export interface NodeEndpointParts {
@@ -39,6 +41,8 @@ interface Served {
 }
 
 const RETRY_MS = 500;
+/** What the network doubles comes soon after. */
+const APPENDS_KNOWN_MAX = 16_384;
 const decoder = new TextDecoder();
 
 /** What other core nodes ask of the containers that this node owns. Nothing is handed on from here. */
@@ -46,6 +50,8 @@ export class NodeEndpoint {
   readonly #parts: NodeEndpointParts;
   readonly #inFlight = new InFlight(LIMITS.nodeRequestsInFlightMax, LIMITS.nodeRequestBytesInFlightMax);
   readonly #waitsInFlight = new InFlight(2 * LIMITS.nodeWaitsMax);
+  /** Answers to appends by their ids. */
+  readonly #appends = new BoundedCache<Promise<Uint8Array>>(APPENDS_KNOWN_MAX);
   readonly #waits = new Map<string, () => void>();
   readonly #closing = new AbortController();
   #served: Served | undefined;
@@ -120,10 +126,8 @@ export class NodeEndpoint {
         await local.ensureStream(container, stream);
         return encodeDone();
       }
-      case "append": {
-        const { container, streamId, request } = decodeAppend(payload);
-        return encodeAppended(await local.append(container, streamId, request));
-      }
+      case "append":
+        return this.#append(decodeAppend(payload));
       case "block": {
         const { container, bytes } = decodeBytes(payload);
         return encodeUplinkAnswer(await local.appendBlock(container, bytes));
@@ -149,6 +153,15 @@ export class NodeEndpoint {
     }
   }
 
+  /** An append without a producer's numbers that the network brings twice must not be there twice: the second one has the same answer. */
+  #append({ id, container, streamId, request }: NodeAppendRequest): Promise<Uint8Array> {
+    const before = id === undefined ? undefined : this.#appends.get(id);
+    if (before) return before;
+    const answer = this.#parts.local.append(container, streamId, request).then(encodeAppended);
+    if (id !== undefined) this.#appends.set(id, answer);
+    return answer;
+  }
+
   async #wait(payload: Uint8Array): Promise<Uint8Array> {
     const { local, clock } = this.#parts;
     const { id, container, streamId, position, timeoutMs } = decodeWait(payload);
@@ -167,6 +180,6 @@ export class NodeEndpoint {
   }
 
   #cancelWait(payload: Uint8Array): void {
-    if (payload.length <= WAIT_ID_CHARS_MAX) this.#waits.get(decoder.decode(payload))?.();
+    if (payload.length <= REQUEST_ID_CHARS_MAX) this.#waits.get(decoder.decode(payload))?.();
   }
 }

@@ -55,6 +55,7 @@ const REQUESTS: readonly [string, Uint8Array, (payload: Uint8Array) => unknown][
   [
     "append",
     requests.encodeAppend({
+      id: "a.2",
       container: 1,
       streamId: STREAM,
       request: { events: pack, contentType: "text/plain", producer: { id: "p", epoch: 1, seq: 2 }, streamSeq: "x", close: true },
@@ -140,7 +141,7 @@ describe("what nodes say to each other", () => {
             keys: keyed === "none" ? undefined : keyed === "one" ? text : payloads.map((_, i) => `${text}${i}`),
             timesMs: timed ? payloads.map((_, i) => i) : undefined,
           };
-          const sent = { container: 3, streamId: STREAM, request: { events, contentType: undefined } };
+          const sent = { id: undefined, container: 3, streamId: STREAM, request: { events, contentType: undefined } };
           const got = requests.decodeAppend(requests.encodeAppend(sent));
           expect(Array.from(got.request.events?.ends ?? [])).toEqual(events.ends);
           expect(Buffer.from(got.request.events?.payload ?? []).equals(events.payload)).toBe(true);

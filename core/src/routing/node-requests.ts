@@ -38,8 +38,8 @@ export const NODE_SUBJECTS = {
   cancel: (cluster: string, node: Id): string => `tributary.${cluster}.node.${node}.cancel`,
 } as const;
 
-/** A wait's id: random bytes of the node that waits, and a number. */
-export const WAIT_ID_CHARS_MAX = 64;
+/** Id of a wait or an append: random bytes of the node that asks, and a number. */
+export const REQUEST_ID_CHARS_MAX = 64;
 const STREAM_SEQ_CHARS_MAX = 256;
 
 interface OfStream {
@@ -58,6 +58,8 @@ export interface BytesRequest {
 }
 
 export interface NodeAppendRequest extends OfStream {
+  /** Never used twice: by it the owner knows a request that the network brings again. undefined: of a node of an earlier version. */
+  readonly id: string | undefined;
   readonly request: AppendRequest;
 }
 
@@ -90,9 +92,10 @@ export const encodeDescribe = (request: DescribeRequest): Uint8Array => encodeCb
 
 export const encodeDelete = (request: OfStream): Uint8Array => encodeCbor(request);
 
-export function encodeAppend({ container, streamId, request }: NodeAppendRequest): Uint8Array {
+export function encodeAppend({ id, container, streamId, request }: NodeAppendRequest): Uint8Array {
   const { events, contentType, producer, streamSeq, close } = request;
   return encodeCbor({
+    ...(id !== undefined && { id }),
     container,
     streamId,
     ...(events && { events: encodePack(events) }),
@@ -147,6 +150,7 @@ export function decodeAppend(payload: Uint8Array): NodeAppendRequest {
   const streamSeq = optional(fields["streamSeq"], (value) => text(value, STREAM_SEQ_CHARS_MAX, "streamSeq"));
   const close = optional(fields["close"], (value) => flag(value, "close"));
   return {
+    id: optional(fields["id"], (value) => text(value, REQUEST_ID_CHARS_MAX, "id")),
     ...ofStream(fields),
     request: {
       events: optional(fields["events"], eventPack),
@@ -173,7 +177,7 @@ export function decodeWait(payload: Uint8Array): NodeWaitRequest {
   const fields = decode(payload);
   return {
     ...ofStream(fields),
-    id: text(fields["id"], WAIT_ID_CHARS_MAX, "id"),
+    id: text(fields["id"], REQUEST_ID_CHARS_MAX, "id"),
     position: positionOf(fields["position"]),
     timeoutMs: integer(fields["timeoutMs"], 0, LIMITS.nodeWaitMsMax, "timeoutMs"),
   };

@@ -1,8 +1,9 @@
 import { TributaryError } from "@tributary/common/errors";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
-import type { Id } from "@tributary/common/names";
+import { bytesToHex, type Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
+import type { Random } from "@tributary/common/random";
 import type { AppendRequest } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
 import type { ContainerAppendResult, ContainerStream, ContainerStreamState } from "../container/container.ts";
@@ -20,15 +21,21 @@ import {
   type NodeOperation,
 } from "./node-requests.ts";
 
+const PREFIX_BYTES = 8;
+
 /** Asks another node, once. The owner answers, or says that it is not the owner: no request goes on from there (one hop). */
 export class RemoteContainers {
   readonly #bus: Bus;
   readonly #cluster: string;
+  /** Of the ids of appends. */
+  readonly #prefix: string;
+  #count = 0;
   readonly #inFlight = new InFlight(LIMITS.nodeRequestsInFlightMax, LIMITS.nodeRequestBytesInFlightMax);
 
-  constructor(bus: Bus, cluster: string) {
+  constructor(bus: Bus, cluster: string, random: Random) {
     this.#bus = bus;
     this.#cluster = cluster;
+    this.#prefix = bytesToHex(random.bytes(PREFIX_BYTES));
   }
 
   async ensureStream(node: Id, container: number, stream: ContainerStream): Promise<void> {
@@ -36,7 +43,9 @@ export class RemoteContainers {
   }
 
   async append(node: Id, container: number, streamId: Id, request: AppendRequest): Promise<ContainerAppendResult> {
-    return decodeAppended(await this.#ask(node, "append", encodeAppend({ container, streamId, request })));
+    return decodeAppended(
+      await this.#ask(node, "append", encodeAppend({ id: `${this.#prefix}.${this.#count++}`, container, streamId, request })),
+    );
   }
 
   /** `slices`: how many the block has. */

@@ -13,6 +13,7 @@ import {
 import { afterEach, describe, expect, test } from "vitest";
 import { resolveStreams } from "../service/stream-resolver.ts";
 import { gatewayBlock } from "../service/testing/gateway-block.ts";
+import { encodeAppend, NODE_SUBJECTS } from "./node-requests.ts";
 import { CLUSTER, pack, TestCluster, type TestNode, textsOf } from "./testing/test-cluster.ts";
 
 const NAME = { scope: "plant", stream: "press" };
@@ -54,6 +55,41 @@ async function resolve(c: TestCluster, node: TestNode): Promise<ResolveAnswer["s
   const answer = await c.settled(control<ResolveAnswer>(node, { type: "resolve", streams: [wish] }));
   return answer.streams[0];
 }
+
+test("streams of a container that nobody serves are listed with what the directory knows", async () => {
+  const { c, owner, guest } = await two(2);
+  const names = Array.from({ length: 8 }, (_, i) => ({ scope: "plant", stream: `s${i}` }));
+  for (const name of names) await c.settled(guest.streams.create(name, { contentType: "text/plain", segments: 2 }));
+  const list = () => c.settled(guest.streams.list({ limit: 10 }));
+  const all = await list();
+  const left = c.leave(1);
+  const some = await list();
+  expect(some.map(({ name }) => name)).toEqual(names);
+  const [served, unserved] = [false, true].map((away) => some.filter((info) => (info.unserved ?? false) === away));
+  expect(served?.length).toBeGreaterThan(0);
+  expect(unserved?.length).toBeGreaterThan(0);
+  for (const info of served ?? []) expect(all).toContainEqual(info);
+  expect(unserved?.[0]).toMatchObject({ contentType: "text/plain", segments: [{ id: "0.0.0" }, { id: "0.0.1" }] });
+  await left?.close();
+  await c.take(1, 0);
+  expect(await list()).toEqual(await c.settled(owner.streams.list({ limit: 10 })));
+  expect(await list()).toEqual(all);
+});
+
+test("an append that the network brings twice is there once", async () => {
+  const { c, owner, guest } = await two();
+  const { info } = await c.settled(owner.streams.create(NAME, {}));
+  const subject = NODE_SUBJECTS.operation(CLUSTER, owner.id, "append");
+  const ask = (id: string, text: string) => {
+    const request = { events: pack(text), contentType: undefined };
+    return guest.bus.request(subject, encodeAppend({ id, container: 0, streamId: info.id, request }), WITHIN);
+  };
+  const [first, again] = await c.settled(Promise.all([ask("a.1", "x"), ask("a.1", "x")]));
+  expect(again).toEqual(first);
+  expect(await c.settled(ask("a.1", "x"))).toEqual(first);
+  await c.settled(ask("a.2", "y"));
+  expect(await c.settled(textsOf(guest.streams, NAME))).toEqual(["x", "y"]);
+});
 
 describe("a node that owns nothing", () => {
   test("does all that the owner does", async () => {

@@ -53,7 +53,7 @@ export function createCoreServices(parts: CoreServicesParts): CoreServices {
   const local: LocalContainers = new LocalContainers(host, (container, block) => intake.take(container, block));
   const routes = new Routes(view, host, local, clock);
   const waits = new RemoteWaits(bus, cluster, random);
-  const containers = new RoutedContainers({ routes, local, remote: new RemoteContainers(bus, cluster), waits, clock });
+  const containers = new RoutedContainers({ routes, local, remote: new RemoteContainers(bus, cluster, random), waits, clock });
   const registrar = new StreamRegistrar(access, directory, containers, logger);
   const intake = new BlockIntake(host, local, directory, registrar);
   const streams = new CoreStreamService({

@@ -1,6 +1,6 @@
 import type { Clock } from "@tributary/common/clock";
 import { canonicalContentType, sameContentType } from "@tributary/common/content-type";
-import { hasCode, TributaryError } from "@tributary/common/errors";
+import { hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
 import { linkSignals } from "@tributary/common/http/link-signals";
 import { LIMITS } from "@tributary/common/limits";
 import { formatSegmentId, formatStreamName, type Id, newId, STREAM_ID_BYTES, type StreamName, streamName } from "@tributary/common/names";
@@ -9,6 +9,7 @@ import type {
   AppendRequest,
   AppendResult,
   CreateOptions,
+  ListedStream,
   ReadPage,
   ReadRequest,
   StreamInfo,
@@ -116,14 +117,17 @@ export class CoreStreamService implements StreamService {
     return this.#with(name, async (entry, container) => describeEntry(entry, await this.#stateIn(container, entry)));
   }
 
-  async list(options: { scope?: string; after?: StreamName; limit: number }): Promise<StreamInfo[]> {
+  async list(options: { scope?: string; after?: StreamName; limit: number }): Promise<ListedStream[]> {
     const { scope, after, limit } = options;
     if (!Number.isSafeInteger(limit) || limit < 1) throw new TributaryError("INVALID_REQUEST", "limit must be a positive integer");
     const entries = await this.#parts.directory.list(scope);
     const page = entries.filter((entry) => !after || compareNames(entry.name, after) > 0).slice(0, limit);
-    const states = await this.#statesOf(page);
-    // A stream that its container does not know yet is empty: registering it can wait for its first use.
-    return page.map((entry) => describeEntry(entry, states.get(entry.record.id) ?? emptyState(entry)));
+    const { states, unserved } = await this.#statesOf(page);
+    return page.map((entry) => {
+      // A stream that its container does not know yet is empty: registering it can wait for its first use.
+      const info = describeEntry(entry, states.get(entry.record.id) ?? emptyState(entry));
+      return unserved.has(containerOf(entry)) ? { ...info, unserved: true } : info;
+    });
   }
 
   async listScopes(): Promise<string[]> {
@@ -228,7 +232,10 @@ export class CoreStreamService implements StreamService {
     return state;
   }
 
-  async #statesOf(entries: readonly StreamEntry[]): Promise<ReadonlyMap<Id, ContainerStreamState>> {
+  /** One container that nobody serves must not keep all streams from being listed. */
+  async #statesOf(
+    entries: readonly StreamEntry[],
+  ): Promise<{ states: ReadonlyMap<Id, ContainerStreamState>; unserved: ReadonlySet<number> }> {
     const byContainer = new Map<number, Id[]>();
     for (const entry of entries) {
       const ids = byContainer.get(containerOf(entry)) ?? [];
@@ -236,15 +243,21 @@ export class CoreStreamService implements StreamService {
       byContainer.set(containerOf(entry), ids);
     }
     const states = new Map<Id, ContainerStreamState>();
+    const unserved = new Set<number>();
     const describe = async ([container, ids]: [number, Id[]]) => {
-      const found = await this.#parts.access.describe(container, ids);
-      for (const [i, id] of ids.entries()) {
-        const state = found[i];
-        if (state) states.set(id, state);
+      try {
+        const found = await this.#parts.access.describe(container, ids);
+        for (const [i, id] of ids.entries()) {
+          const state = found[i];
+          if (state) states.set(id, state);
+        }
+      } catch (error) {
+        if (!toTributaryError(error).retryable || hasCode(error, "SHUTTING_DOWN")) throw error;
+        unserved.add(container);
       }
     };
     await Promise.all(Array.from(byContainer, describe));
-    return states;
+    return { states, unserved };
   }
 
   async #open(name: StreamName): Promise<StreamEntry> {

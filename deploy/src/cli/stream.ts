@@ -32,7 +32,12 @@ export function addStreamCommands(program: Command): void {
       print(flags, streams, () =>
         streams.length === 0
           ? "no streams"
-          : streams.map((s) => `${s.scope}/${s.stream}\t${s.events} events\t${s.segments.length} segments\t${s.contentType}`).join("\n"),
+          : streams
+              .map(
+                (s) =>
+                  `${s.scope}/${s.stream}\t${"unserved" in s ? "not served now" : `${s.events} events`}\t${s.segments.length} segments\t${s.contentType}`,
+              )
+              .join("\n"),
       );
     });
 
