@@ -7,18 +7,25 @@ import { SimBus } from "./ports/sim-bus.ts";
 import { SimLog } from "./ports/sim-log.ts";
 import { SimMetaStore } from "./ports/sim-meta-store.ts";
 import { SimObjectStore } from "./ports/sim-object-store.ts";
-import type { SimProcess } from "./process.ts";
-import type { SimWorld, Target } from "./sim-world.ts";
+import { createWire, type SimProcess, type Wire } from "./process.ts";
+import type { SimWorld } from "./sim-world.ts";
 
 const RETRY_MS = 1_000;
+
+/** What the other side of a connection is. */
+export type WireName = "bus" | "meta" | "wal";
 
 /** A node of the core. It keeps nothing of its own. */
 export class CoreNode {
   readonly name: string;
   process: SimProcess | undefined;
+  /** What clients reach. */
   core: Core | undefined;
+  /** Goes on while it stops. */
+  running: Core | undefined;
   bus: SimBus | undefined;
   retired = false;
+  #wires: Readonly<Record<WireName, Wire>> | undefined;
   readonly #world: SimWorld;
 
   constructor(world: SimWorld, name: string) {
@@ -26,20 +33,27 @@ export class CoreNode {
     this.name = name;
   }
 
-  get target(): Target<Core> {
-    return { process: this.process, service: this.core };
+  get url(): string {
+    return `http://${this.name}`;
+  }
+
+  wire(name: WireName): Wire | undefined {
+    return this.#wires?.[name];
   }
 
   start(): void {
     if (this.process?.alive || this.retired) return;
     const world = this.#world;
     const { shape } = world;
-    const process = world.spawn(this.name);
+    // Clocks are off by less than a lease's margin allows for.
+    const process = world.spawn(this.name, world.dice.between(`clock of ${this.name}`, 0.96, 1.04));
     this.process = process;
-    this.core = undefined;
+    this.core = this.running = undefined;
     const bus = new SimBus(world.network, process);
-    this.bus = bus;
     const meta = new SimMetaStore(world.meta, process, world, shape.meta);
+    const wires = { bus, meta: meta.wire, wal: createWire() };
+    this.bus = bus;
+    this.#wires = wires;
     const objects = new SimObjectStore(world.shelf, process, world, shape.objects);
     const logs = new Map<number, Log>();
     const logger = world.loggerOf(process);
@@ -52,13 +66,13 @@ export class CoreNode {
       clock: process.clock,
       random: process.random,
       logger,
-      options: { cluster: "sim", name: this.name, containers: shape.containers, shared: undefined },
+      options: { cluster: "sim", name: this.name, containers: shape.containers, shared: shape.cluster.shared },
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
         if (generationOf(epoch) > 0) throw new TributaryError("STORE_CORRUPT", "here a damaged log is not followed by another one");
         const store = world.wals[id];
         if (!store) throw new Error(`there is no log of container ${id}`);
-        const log = new SimLog(store, process, world, shape.wal);
+        const log = new SimLog(store, process, world, shape.wal, wires.wal);
         logs.set(id, log);
         return createContainer({
           id,
@@ -75,8 +89,9 @@ export class CoreNode {
     }).then(
       (core) => {
         if (!process.alive) return;
-        this.core = core;
-        world.trace(this.name, "serves");
+        core.announce(this.url);
+        this.core = this.running = core;
+        world.trace(this.name, `serves as ${core.status().node}`);
       },
       (error: unknown) => {
         if (!process.alive) return;
@@ -92,7 +107,7 @@ export class CoreNode {
     if (!this.process?.alive) return;
     this.#world.trace(this.name, `dies (${why})`);
     this.process.kill();
-    this.core = undefined;
+    this.core = this.running = undefined;
     this.#world.scheduler.schedule(downMs, undefined, () => this.start());
   }
 
@@ -116,11 +131,10 @@ export class CoreNode {
     );
   }
 
-  /** True once every container but these is served and has brought everything into the lake. */
-  settledBut(outOfService: readonly number[]): boolean {
-    const status = this.core?.status();
-    if (!status) return false;
-    const serves = ({ state, container }: { state: string; container: number }) => state === "serving" || outOfService.includes(container);
-    return status.containers.every(serves) && status.eventsDurable === status.eventsTiered;
+  /** What is broken about it is mended. */
+  heal(): void {
+    this.process?.resume();
+    for (const wire of Object.values(this.#wires ?? {})) wire.cut = "none";
+    this.bus?.setConnected(true);
   }
 }

@@ -1,8 +1,8 @@
-import { CoreNode } from "./core-node.ts";
+import type { CoreNode, WireName } from "./core-node.ts";
 import { GatewayNode } from "./gateway-node.ts";
 import type { SimBus } from "./ports/sim-bus.ts";
 import { flipBit } from "./ports/sim-log.ts";
-import type { SimProcess } from "./process.ts";
+import type { SimProcess, Wire } from "./process.ts";
 import type { World } from "./world.ts";
 
 /** A fault of the whole world, decided before the story begins. */
@@ -17,6 +17,10 @@ interface Plan {
 
 function gateway(world: World, site: string): GatewayNode {
   return world.dice.pick(`${site} which`, world.gateways);
+}
+
+function core(world: World, site: string): CoreNode {
+  return world.dice.pick(`${site} which`, world.cores.members);
 }
 
 function ms(world: World, site: string, from: number, to: number): number {
@@ -80,17 +84,32 @@ const PLANS: readonly Plan[] = [
       cut(world, node.name, node.bus, site);
     },
   },
-  { kind: "core crash", count: [0, 3], share: 1, act: (world, site) => world.core.crash("power cut", shortly(world, site, 4_000)) },
-  { kind: "core restart", count: [0, 1], share: 1, act: (world) => world.core.restart() },
-  { kind: "core pause", count: [0, 2], share: 1, act: (world, site) => pauseFor(world, world.core.process, ms(world, site, 200, 6_000)) },
-  { kind: "core cut off", count: [0, 2], share: 1, act: (world, site) => cut(world, world.core.name, world.core.bus, site) },
-  { kind: "take-over from a paused owner", count: [1, 2], share: 0.8, act: takeOver },
+  { kind: "core crash", count: [0, 4], share: 1, act: (world, site) => core(world, site).crash("power cut", shortly(world, site, 4_000)) },
+  { kind: "core restart", count: [0, 2], share: 1, act: (world, site) => core(world, site).restart() },
+  {
+    kind: "core pause",
+    count: [0, 2],
+    share: 1,
+    act: (world, site) => pauseFor(world, core(world, site).process, ms(world, site, 200, 2_000)),
+  },
+  {
+    // Others have taken its containers when it wakes up.
+    kind: "core sleeps longer than its lease",
+    count: [1, 2],
+    share: 0.8,
+    act: (world, site) =>
+      pauseFor(world, core(world, site).process, ms(world, site, 1.2, 4) * (world.shape.cluster.shared?.leaseMs ?? 1_000)),
+  },
+  { kind: "core cut off", count: [0, 2], share: 1, act: (world, site) => cutCore(world, site, ["bus"]) },
+  { kind: "core cut off from the MetaStore", count: [0, 2], share: 1, act: (world, site) => cutCore(world, site, ["meta"]) },
+  { kind: "core cut off from NATS", count: [0, 2], share: 0.7, act: (world, site) => cutCore(world, site, ["bus", "meta", "wal"]) },
+  { kind: "core node lost for good", count: [1, 1], share: 0.2, act: replaceCore },
   {
     kind: "clock jump",
     count: [0, 3],
     share: 1,
     act(world, site) {
-      const process = world.dice.float(`${site} who`) < 0.5 ? world.core.process : gateway(world, site).process;
+      const process = world.dice.float(`${site} who`) < 0.5 ? core(world, site).process : gateway(world, site).process;
       if (!process) return;
       process.clockSkewMs += ms(world, site, -3_600_000, 3_600_000);
       world.trace(process.name, "its clock jumps");
@@ -146,23 +165,34 @@ export function planFaults(world: World): void {
   }
 }
 
-/** The owner stands still, another takes its containers over, and the first wakes up and does not know. */
-function takeOver(world: World, site: string): void {
-  const before = world.core;
-  if (!before.process?.alive || before.process.paused) return;
-  world.trace(before.name, "stands still");
-  const { process } = before;
-  process.pause();
-  later(world, 5 + shortly(world, `${site} start`, 2_000), () => {
-    if (world.core !== before || !world.faults.active) return;
-    const next = new CoreNode(world, `core${world.cores.length}`);
-    world.cores.push(next);
-    next.start();
-    later(world, ms(world, `${site} wake`, 200, 9_000), () => {
-      if (process.alive) world.trace(before.name, "wakes up");
-      process.resume();
-      later(world, ms(world, `${site} zombie`, 5, 3_000), () => before.retire());
-    });
+/** A node is gone with its machine; an empty one takes its place. */
+function replaceCore(world: World, site: string): void {
+  // Nobody else may use its MetaStore: its disk is all that there is.
+  if (!world.shape.cluster.shared) return;
+  core(world, site).retire();
+  const next = world.cores.add();
+  world.trace(next.name, "takes its place");
+  later(world, ms(world, `${site} start`, 100, 5_000), () => next.start());
+}
+
+/** Nothing comes through to it, from it, or both. */
+function cutCore(world: World, site: string, wires: readonly WireName[]): void {
+  const node = core(world, site);
+  const { process, bus } = node;
+  const cutNow = wires.map((name) => node.wire(name));
+  if (!process?.alive || cutNow.some((wire) => wire?.cut !== "none")) return;
+  const how = world.dice.pick(`${site} how`, ["both", "both", "in", "out"] as const);
+  const forMs = ms(world, site, 300, 7_000);
+  world.trace(node.name, `is cut off from ${wires.join(" and ")} (${how}) for ${(forMs / 1000).toFixed(2)} s`);
+  const set = (cut: Wire["cut"]) => {
+    for (const wire of cutNow) if (wire) wire.cut = cut;
+    const notice = () => bus?.setConnected(bus.cut === "none");
+    if (how === "both" && wires.includes("bus")) process.deliver(world.dice.between(`${site} notices`, 0, 2_000), notice);
+  };
+  set(how);
+  later(world, forMs, () => {
+    if (process.alive) world.trace(node.name, "is connected again");
+    set("none");
   });
 }
 
@@ -226,7 +256,7 @@ function damageWal(world: World, site: string): void {
   if (how === "is gone") wal.remove(seq);
   else if (how === "changes a bit") wal.damage(seq, flipped(world, site, wal.records.get(seq)));
   else wal.unreadable.add(seq);
-  if (world.dice.float(`${site} soon`) < 0.8) world.core.crash("to read what is damaged", 100);
+  if (world.dice.float(`${site} soon`) < 0.8) for (const node of world.cores.members) node.crash("to read what is damaged", 100);
 }
 
 /** An object that was stored well, and perhaps verified, gets other bytes, loses its end, or is gone. */

@@ -21,16 +21,17 @@ export class SimProcess {
   readonly #held: (() => void)[] = [];
   readonly #onDeath: (() => void)[] = [];
 
-  constructor(scheduler: Scheduler, name: string, random: Random) {
+  /** `rate`: how fast its monotonic clock runs. */
+  constructor(scheduler: Scheduler, name: string, random: Random, rate = 1) {
     this.scheduler = scheduler;
     this.name = name;
     this.random = random;
     const startedMs = scheduler.nowMs;
     this.clock = {
       nowMs: () => Math.floor(EPOCH_MS + scheduler.nowMs + this.clockSkewMs),
-      monotonicMs: () => scheduler.nowMs - startedMs,
+      monotonicMs: () => (scheduler.nowMs - startedMs) * rate,
       // As the timers of every runtime: whole milliseconds, at least one.
-      setTimer: (delayMs, callback) => this.deliver(Math.max(1, Math.ceil(delayMs)), callback),
+      setTimer: (delayMs, callback) => this.deliver(Math.max(1, Math.ceil(delayMs)) / rate, callback),
     };
   }
 
@@ -75,13 +76,31 @@ export class SimProcess {
       if (!this.alive) return;
       this.scheduler.schedule(thereMs, undefined, () => {
         const outcome = arrive();
-        if (outcome) this.deliver(backMs, () => ("error" in outcome ? reject(outcome.error) : resolve(outcome.value)));
+        if (outcome)
+          this.deliver(backMs + (outcome.lateMs ?? 0), () => ("error" in outcome ? reject(outcome.error) : resolve(outcome.value)));
       });
     });
   }
 }
 
-export type Outcome<T> = { readonly value: T } | { readonly error: unknown };
+/** `lateMs`: this much later than usual. */
+export type Outcome<T> = ({ readonly value: T } | { readonly error: unknown }) & { readonly lateMs?: number };
+
+/** A process's connection to something outside: nothing goes out, nothing comes in, or neither. */
+export interface Wire {
+  cut: "none" | "out" | "in" | "both";
+}
+
+export function createWire(): Wire {
+  return { cut: "none" };
+}
+
+/** A call over a wire: if it does not come through, or its answer does not, the caller hears `lost` after a while. */
+export function across<T>({ cut }: Wire, lost: Outcome<T>, arrive: () => Outcome<T> | undefined): Outcome<T> | undefined {
+  if (cut === "out" || cut === "both") return lost;
+  const outcome = arrive();
+  return cut === "in" ? lost : outcome;
+}
 
 /** What a piece of work ends with. */
 export function outcomeOf<T>(work: () => T): Outcome<T> {

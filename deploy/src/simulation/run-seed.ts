@@ -94,15 +94,15 @@ async function live(world: World): Promise<void> {
   await judge(world, "final reader");
   // Once more from WAL and lake alone: nothing may hang on what the last process remembered.
   world.trace("world", "starts the core once more");
-  world.core.crash("to be read anew", 10);
-  await scheduler.runUntil(scheduler.nowMs + 60_000, () => world.core.core !== undefined);
+  for (const node of world.cores.members) node.crash("to be read anew", 10);
+  await scheduler.runUntil(scheduler.nowMs + 60_000, () => world.cores.allServe);
   await judge(world, "second reader");
 }
 
 async function judge(world: World, name: string): Promise<void> {
   const reader = world.spawn(name);
   let ended = false;
-  const reading = readEverything(world, reader, () => ({ process: world.core.process, service: world.core.core?.streams })).then(
+  const reading = readEverything(world, reader, world.cores.service(name)).then(
     ({ reads, unreadable }) => {
       world.unreadable = unreadable;
       checkReads(reads, {

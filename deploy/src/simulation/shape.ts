@@ -1,3 +1,4 @@
+import type { SharedOptions } from "@tributary/core/core";
 import type { Dice } from "./dice.ts";
 import type { BusBehaviour } from "./ports/sim-bus.ts";
 import type { LogBehaviour } from "./ports/sim-log.ts";
@@ -39,12 +40,24 @@ export interface GatewayShape {
   readonly qos2Clients: number;
 }
 
+/** The nodes of the core. */
+export interface ClusterShape {
+  /** When each is started first. */
+  readonly startMs: readonly number[];
+  /** undefined: one node that has its MetaStore for itself, as without NATS. */
+  readonly shared: SharedOptions | undefined;
+  /** More containers while all goes on. */
+  readonly raise: { readonly atMs: number; readonly to: number } | undefined;
+}
+
 /** Everything about a world that its seed decides before it begins. */
 export interface Shape {
   readonly activeMs: number;
   readonly habits: Habits;
   readonly gateways: readonly GatewayShape[];
+  /** In the beginning. */
   readonly containers: number;
+  readonly cluster: ClusterShape;
   readonly coreProducers: number;
   readonly readersPerStream: number;
   readonly container: {
@@ -96,11 +109,14 @@ export function shapeOf(dice: Dice): Shape {
       qos2Clients: dice.integer(`qos2 of ${name}`, 1, 2),
     };
   });
+  const activeMs = dice.integer("active", 16_000, 32_000);
+  const containers = dice.pick("containers", [1, 2, 3, 4]);
   return {
-    activeMs: dice.integer("active", 16_000, 32_000),
+    activeMs,
     habits,
     gateways,
-    containers: dice.pick("containers", [1, 2, 3]),
+    containers,
+    cluster: clusterOf(dice, activeMs, containers),
     coreProducers: 1,
     readersPerStream: 1,
     container: {
@@ -155,6 +171,7 @@ export function shapeOf(dice: Dice): Shape {
       lateMs: [5, 4_000],
       unreachable: 0.01,
       watchBreaks: 0.02,
+      watchForgotten: 0.3,
     },
     bus: {
       hopMs: [0.2, 4],
@@ -179,6 +196,25 @@ export function shapeOf(dice: Dice): Shape {
       putDamages: 0.01,
       getFlips: 0.004,
     },
+  };
+}
+
+function clusterOf(dice: Dice, activeMs: number, containers: number): ClusterShape {
+  const nodes = dice.pick("core nodes", [1, 2, 2, 2, 3, 3]);
+  const leaseMs = dice.pick("lease", [900, 1_500, 2_000]);
+  return {
+    // Mostly all begin at once; else one joins late.
+    startMs: Array.from({ length: nodes }, (_, i) =>
+      i > 0 && dice.float(`core${i} late`) < 0.3 ? dice.between(`core${i} at`, 500, activeMs * 0.8) : i,
+    ),
+    shared:
+      nodes === 1 && dice.float("alone") < 0.7
+        ? undefined
+        : { version: "0", leaseMs, handoverMs: leaseMs * dice.pick("handover", [3, 4]), drainMs: dice.pick("drain", [500, 3_000]) },
+    raise:
+      dice.float("raise") < 0.3
+        ? { atMs: dice.between("raise at", 2_000, activeMs * 0.8), to: containers + dice.integer("raise by", 1, 3) }
+        : undefined,
   };
 }
 

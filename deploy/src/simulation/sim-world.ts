@@ -1,4 +1,5 @@
 import type { Logger } from "@tributary/common/logger";
+import type { StreamName } from "@tributary/common/names";
 import type { PhaseListener } from "@tributary/common/phases";
 import type { EdgeLogs } from "../check/edge-logs.ts";
 import type { SimEnvironment } from "./environment.ts";
@@ -39,9 +40,10 @@ export interface SimWorld extends SimEnvironment {
   readonly clientsBusy: Set<string>;
   /** Something is damaged for good, and time enough was given to what is not: who still waits may give up. */
   readonly hopeless: boolean;
-  /** A core node lives whose place another one took. */
-  readonly hasZombie: boolean;
-  spawn(name: string): SimProcess;
+  /** Whether the stream is served by this process itself: then it need not rely on the network. */
+  isOwner(process: SimProcess | undefined, stream: StreamName): boolean;
+  /** `rate`: how fast its monotonic clock runs. */
+  spawn(name: string, rate?: number): SimProcess;
   /** False for a client that a shortened story leaves out. */
   allows(client: string): boolean;
   trace(who: string, what: string): void;

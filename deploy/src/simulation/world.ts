@@ -1,5 +1,6 @@
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { LogFields, Logger } from "@tributary/common/logger";
+import type { StreamName } from "@tributary/common/names";
 import type { Phase, PhaseListener } from "@tributary/common/phases";
 import { EdgeLogs } from "../check/edge-logs.ts";
 import { type Excuse, excuseOf } from "./checker.ts";
@@ -10,7 +11,7 @@ import { startHttpProducer, startPlainCaller } from "./clients/http-producer.ts"
 import { startMqttClient } from "./clients/mqtt-client.ts";
 import { startGatewayReader, startTailReader } from "./clients/reader.ts";
 import { startSuccessor } from "./clients/successor.ts";
-import { CoreNode } from "./core-node.ts";
+import { CoreGroup } from "./core-group.ts";
 import { Dice, hashText } from "./dice.ts";
 import { Faults } from "./faults.ts";
 import { GatewayNode } from "./gateway-node.ts";
@@ -55,7 +56,7 @@ export class World implements SimWorld {
   readonly shelf: ObjectShelf = new ObjectShelf();
   readonly wals: LogStore[] = [];
   readonly gateways: GatewayNode[] = [];
-  readonly cores: CoreNode[] = [];
+  readonly cores: CoreGroup;
   /** Clients go on beginning new things. */
   working = true;
   /** Containers of which something stored is damaged for good. */
@@ -82,7 +83,7 @@ export class World implements SimWorld {
     this.lake.onOperation = (operation) => this.fates.apply(operation);
     this.lake.onEvent = (id, streamId) => this.fates.hold(id, streamId);
     this.shelf.onStored = (name, data) => this.lake.stored(name, data);
-    for (let id = 0; id < this.shape.containers; id++) {
+    for (let id = 0; id < Math.max(this.shape.containers, this.shape.cluster.raise?.to ?? 0); id++) {
       this.wals.push(
         new LogStore(`wal${id}`, {
           landed: (seq, data) => this.lake.landed(id, seq, data),
@@ -91,15 +92,16 @@ export class World implements SimWorld {
       );
     }
     for (const shape of this.shape.gateways) this.gateways.push(new GatewayNode(this, shape, new LogStore(`disk of ${shape.name}`)));
-    this.cores.push(new CoreNode(this, "core0"));
+    this.cores = new CoreGroup(this);
+    for (const _ of this.shape.cluster.startMs) this.cores.add();
   }
 
   get nowMs(): number {
     return this.scheduler.nowMs;
   }
 
-  spawn(name: string): SimProcess {
-    return new SimProcess(this.scheduler, name, this.dice.random(`process ${name} ${this.#processes++}`));
+  spawn(name: string, rate?: number): SimProcess {
+    return new SimProcess(this.scheduler, name, this.dice.random(`process ${name} ${this.#processes++}`), rate);
   }
 
   trace(who: string, what: string): void {
@@ -107,11 +109,6 @@ export class World implements SimWorld {
     this.traceHash = hashText(line, this.traceHash);
     this.traceLines++;
     this.options.onTrace?.(line);
-  }
-
-  /** The core node that was started last. */
-  get core(): CoreNode {
-    return this.cores.at(-1) as CoreNode;
   }
 
   allows(client: string): boolean {
@@ -153,27 +150,30 @@ export class World implements SimWorld {
 
   /** Everything that acts begins. */
   begin(): void {
-    const { habits } = this.shape;
-    for (const core of this.cores) this.scheduler.schedule(habits.coreLateMs, undefined, () => core.start());
+    const { habits, cluster } = this.shape;
+    for (const [i, startMs] of cluster.startMs.entries()) {
+      this.scheduler.schedule(habits.coreLateMs + startMs, undefined, () => this.cores.nodes[i]?.start());
+    }
+    this.cores.watchLeases();
     for (const node of [...this.gateways]) {
       node.start();
       this.populate(node);
     }
-    const core: Service = () => ({ process: this.core.process, service: this.core.core?.streams });
     const shared = this.shape.gateways[0]?.streams.slice(0, 2) ?? [];
+    const core = (client: string): Service => this.cores.service(client);
     const at: Workplace = { writer: () => "core", lastSeq: () => 0, streams: shared };
     for (let i = 0; i < this.shape.coreProducers; i++) {
-      this.#meet(`core-p${i}`, (name) => startHttpProducer(this, name, core, at));
+      this.#meet(`core-p${i}`, (name) => startHttpProducer(this, name, core(name), at));
     }
-    this.#meet("core-h0", (name) => startPlainCaller(this, name, core, at));
-    if (habits.closes) this.#meet("core-ends", (name) => startCloser(this, name, core, at));
-    if (habits.fences) this.#meet("core-epochs", (name) => startSuccessor(this, name, core, at));
-    if (habits.closesShared) this.#meet("core-end", (name) => startEnder(this, name, core, at));
-    if (habits.deletesAtCore) this.#meet("core-deletes", (name) => startDeleter(this, name, core, at));
+    this.#meet("core-h0", (name) => startPlainCaller(this, name, core(name), at));
+    if (habits.closes) this.#meet("core-ends", (name) => startCloser(this, name, core(name), at));
+    if (habits.fences) this.#meet("core-epochs", (name) => startSuccessor(this, name, core(name), at));
+    if (habits.closesShared) this.#meet("core-end", (name) => startEnder(this, name, core(name), at));
+    if (habits.deletesAtCore) this.#meet("core-deletes", (name) => startDeleter(this, name, core(name), at));
     const streams = new Map(this.shape.gateways.flatMap((node) => node.streams).map((stream) => [stream.stream, stream]));
     for (const stream of streams.values()) {
       for (let i = 0; i < this.shape.readersPerStream; i++) {
-        this.#meet(`tail${i}-${stream.stream}`, (name) => startTailReader(this, name, core, stream));
+        this.#meet(`tail${i}-${stream.stream}`, (name) => startTailReader(this, name, core(name), stream));
       }
     }
   }
@@ -208,22 +208,19 @@ export class World implements SimWorld {
   heal(): void {
     this.faults.active = false;
     this.shelf.full = false;
-    for (const node of [...this.gateways, ...this.cores]) {
+    for (const node of this.cores.nodes) node.heal();
+    for (const node of this.gateways) {
       node.process?.resume();
       if (node.bus) {
         node.bus.cut = "none";
         node.bus.setConnected(true);
       }
     }
-    // An owner that stands idle does not learn that it was deposed, and nobody else is left to take its place: leases come with the
-    // cluster. So whoever may have been deposed begins anew.
-    if (this.cores.length > 1) this.core.crash("may have been deposed", 100);
-    for (const core of this.cores.slice(0, -1)) core.retire();
     for (const node of this.gateways) {
       node.limitDisk(Number.POSITIVE_INFINITY);
       node.start();
     }
-    this.core.start();
+    for (const node of this.cores.nodes) node.start();
   }
 
   /** So that nothing moves any more: gateways that cannot bring one container its events go on trying with all. */
@@ -235,12 +232,12 @@ export class World implements SimWorld {
     }
   }
 
-  get hasZombie(): boolean {
-    return this.cores.slice(0, -1).some((core) => core.process?.alive);
-  }
-
   get branched(): boolean {
     return this.ledger.losses.length > 0 || this.gateways.length > this.shape.gateways.length;
+  }
+
+  isOwner(process: SimProcess | undefined, stream: StreamName): boolean {
+    return this.cores.isOwner(process, stream);
   }
 
   hadLoss(writer: string): boolean {
@@ -276,8 +273,7 @@ export class World implements SimWorld {
 
   /** Containers that damage keeps from being served. */
   get outOfService(): number[] {
-    const serving = this.core.core?.status().containers ?? [];
-    return [...this.damaged].filter((id) => serving[id]?.state !== "serving");
+    return this.cores.outOfService();
   }
 
   get atRest(): boolean {
@@ -301,8 +297,7 @@ export class World implements SimWorld {
         );
       }
     }
-    if (!this.core.settledBut(this.outOfService))
-      found.push(`the core: ${JSON.stringify(this.core.core?.status().containers.map(({ state, lastError }) => `${state} ${lastError}`))}`);
+    found.push(...this.cores.unrest(this.outOfService));
     return found;
   }
 

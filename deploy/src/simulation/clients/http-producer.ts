@@ -40,9 +40,7 @@ export function startHttpProducer(world: SimWorld, name: string, service: Servic
           if (hasCode(error, "STREAM_EXISTS")) started.set(stream.stream, true);
           else if (hasCode(error, "STREAM_UNKNOWN")) started.delete(stream.stream);
           else if (hasCode(error, ...FORGOTTEN)) {
-            // Without leases an owner that does not know that it is none any more goes by what it has.
-            const asksZombie = at.writer() === "core" && world.hasZombie;
-            if (!asksZombie && !world.hadLoss(at.writer()) && !world.fates.wasAsked(at.writer(), nameOf(stream))) {
+            if (!world.hadLoss(at.writer()) && !world.fates.wasAsked(at.writer(), nameOf(stream))) {
               world.ledger.violate(
                 1,
                 "forgot a producer",

@@ -15,6 +15,8 @@ const WAIT_MS = 2_000;
 /** How often a wait is looked after, and how long it may go on once there is something. */
 const WATCH_MS = 300;
 const WAKE_MS_MAX = 50;
+/** A node whose lease ran out and was renewed looks again after half a second. */
+const CORE_WAKE_MS_MAX = 600;
 const PAGE = { eventsMax: 60, bytesMax: 8_000 };
 
 export function seenOf(world: SimWorld, stream: string, streamId: string, event: ReadEvent): Seen {
@@ -62,13 +64,13 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
         offset = page.nextOffset;
         // Nothing will come behind the end; but the name may get another stream.
         if (page.closed) await pause(world, reader, 2_000);
-        else if (page.upToDate) await waitForData(world, reader, service, stream, offset);
+        else if (page.upToDate) await waitForData(world, reader, service, stream, offset, true);
       } catch (error) {
         const mayBeGone = fates.wasAsked("core", nameOf(stream));
         if (mayBeGone && hasCode(error, "OFFSET_FOREIGN", "STREAM_UNKNOWN", "STREAM_GONE")) {
           offset = "-1";
           next.clear();
-        } else if (hasCode(error, "OFFSET_UNKNOWN", "OFFSET_GONE", "OFFSET_FOREIGN", "OFFSET_INVALID") && !world.hasZombie) {
+        } else if (hasCode(error, "OFFSET_UNKNOWN", "OFFSET_GONE", "OFFSET_FOREIGN", "OFFSET_INVALID")) {
           ledger.violate(1, "tail lost its place", `${name} at ${offset}: ${error.message}`);
         }
         await pause(world, reader, 500);
@@ -83,28 +85,46 @@ function isOf(streamId: string, offset: string): boolean {
   return streamId !== "" && offset.split("_")[2]?.startsWith(streamId.slice(0, 8)) === true;
 }
 
-/** Waits for something new, and watches that the server does not let it wait while there is something. */
-async function waitForData(world: SimWorld, reader: SimProcess, service: Service, stream: StreamShape, offset: string): Promise<void> {
-  await world.request(reader, service, TIMEOUT_MS, async (streams) => {
-    const { process } = service();
-    const clock = process?.clock;
-    let waiting = true;
-    const watch = async () => {
-      for (let seen = 0; waiting && clock; ) {
-        // What has to ask a slow MetaStore where the stream is waits for that first.
-        seen = (await hasMore(streams, stream, offset)) && !world.meta.isAskedBy(process) ? seen + 1 : 0;
-        if (!waiting) return;
-        if (seen > 1) return world.ledger.violate(1, "tail not woken", `${reader.name} waits at ${offset} of ${nameOf(stream)}`);
-        await sleep(clock, seen > 0 ? WAKE_MS_MAX : WATCH_MS);
+/**
+ * Waits for something new, and watches that the server does not let it wait while there is something. A node of the core that asks
+ * another one may: its request, or the answer, can be lost.
+ */
+async function waitForData(
+  world: SimWorld,
+  reader: SimProcess,
+  service: Service,
+  stream: StreamShape,
+  offset: string,
+  atCore: boolean,
+): Promise<void> {
+  const target = service();
+  await world.request(
+    reader,
+    () => target,
+    TIMEOUT_MS,
+    async (streams) => {
+      const { process } = target;
+      const clock = process?.clock;
+      let waiting = true;
+      const watch = async () => {
+        for (let seen = 0; waiting && clock; ) {
+          // What has to ask a slow MetaStore where the stream is waits for that first.
+          const isFree = (await hasMore(streams, stream, offset)) && process && !world.meta.isAskedBy(process);
+          const mustWake = isFree && (!atCore || world.isOwner(process, stream));
+          seen = mustWake ? seen + 1 : 0;
+          if (!waiting) return;
+          if (seen > 1) return world.ledger.violate(1, "tail not woken", `${reader.name} waits at ${offset} of ${nameOf(stream)}`);
+          await sleep(clock, seen === 0 ? WATCH_MS : atCore ? CORE_WAKE_MS_MAX : WAKE_MS_MAX);
+        }
+      };
+      void watch();
+      try {
+        await streams.waitForData(stream, offset, { timeoutMs: WAIT_MS, signal: new AbortController().signal });
+      } finally {
+        waiting = false;
       }
-    };
-    void watch();
-    try {
-      await streams.waitForData(stream, offset, { timeoutMs: WAIT_MS, signal: new AbortController().signal });
-    } finally {
-      waiting = false;
-    }
-  });
+    },
+  );
 }
 
 /** Something lies behind the offset, or the stream has ended there. */
@@ -149,7 +169,7 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
         offset = page.nextOffset;
         // Nothing will come behind the end; but the name may get another stream.
         if (page.closed) await pause(world, reader, 2_000);
-        else if (page.upToDate) await waitForData(world, reader, service, stream, offset);
+        else if (page.upToDate) await waitForData(world, reader, service, stream, offset, false);
         if (world.dice.float(`restart of ${name}`) < 0.01) offset = "-1";
       } catch (error) {
         if (hasCode(error, "OFFSET_GONE", "OFFSET_UNKNOWN", "OFFSET_FOREIGN")) offset = "-1";

@@ -1,7 +1,7 @@
 import { TributaryError } from "@tributary/common/errors";
 import type { Log, LogRecord, LogState } from "@tributary/common/ports/log";
 import type { SimEnvironment } from "../environment.ts";
-import type { Outcome, SimProcess } from "../process.ts";
+import { across, createWire, type Outcome, outcomeOf, type SimProcess, type Wire } from "../process.ts";
 
 /** Bytes that a record takes beside its own. */
 const RECORD_OVERHEAD_BYTES = 32;
@@ -134,6 +134,7 @@ export class SimLog implements Log {
   readonly #process: SimProcess;
   readonly #environment: SimEnvironment;
   readonly #behaviour: LogBehaviour;
+  readonly #wire: Wire;
   readonly #site: string;
   #closed = false;
   #busyUntilMs = 0;
@@ -142,11 +143,12 @@ export class SimLog implements Log {
   #running = 0;
   #onIdle: (() => void)[] = [];
 
-  constructor(store: LogStore, process: SimProcess, environment: SimEnvironment, behaviour: LogBehaviour) {
+  constructor(store: LogStore, process: SimProcess, environment: SimEnvironment, behaviour: LogBehaviour, wire: Wire = createWire()) {
     this.#store = store;
     this.#process = process;
     this.#environment = environment;
     this.#behaviour = behaviour;
+    this.#wire = wire;
     this.#site = store.name;
     if (behaviour.local) process.onDeath(() => this.#crash());
   }
@@ -170,31 +172,24 @@ export class SimLog implements Log {
     // One disk: appends take their turns.
     this.#busyUntilMs = Math.max(scheduler.nowMs, this.#busyUntilMs) + tookMs;
     const backMs = local ? 0 : tookMs / 4;
-    return this.#count(
-      this.#process.call<number>(this.#busyUntilMs - scheduler.nowMs, backMs, () => {
-        if (request.done) return undefined;
-        this.#done(request);
-        const result = (): Outcome<number> => {
-          try {
-            return { value: this.#store.append(request.data, request.expectedLast) };
-          } catch (error) {
-            return { error };
-          }
-        };
-        if (faults.strikes("log result unknown, landed", site, unknownLanded)) {
-          result();
-          return unknownResult();
-        }
-        if (faults.strikes("log result unknown, lost", site, unknownLost)) return unknownResult();
-        if (!local && faults.strikes("log result unknown, lands later", site, unknownLate)) {
-          // Mostly soon: then it meets those who just read the end of the log.
-          const afterMs = lateMs[0] + dice.float(`${site} late`) ** 3 * (lateMs[1] - lateMs[0]);
-          scheduler.schedule(afterMs, undefined, () => void result());
-          return unknownResult();
-        }
-        return result();
-      }),
-    );
+    const arrive = (): Outcome<number> | undefined => {
+      if (request.done) return undefined;
+      this.#done(request);
+      const result = () => outcomeOf(() => this.#store.append(request.data, request.expectedLast));
+      if (faults.strikes("log result unknown, landed", site, unknownLanded)) {
+        result();
+        return unknownResult();
+      }
+      if (faults.strikes("log result unknown, lost", site, unknownLost)) return unknownResult();
+      if (!local && faults.strikes("log result unknown, lands later", site, unknownLate)) {
+        // Mostly soon: then it meets those who just read the end of the log.
+        const afterMs = lateMs[0] + dice.float(`${site} late`) ** 3 * (lateMs[1] - lateMs[0]);
+        scheduler.schedule(afterMs, undefined, () => void result());
+        return unknownResult();
+      }
+      return result();
+    };
+    return this.#count(this.#process.call(this.#busyUntilMs - scheduler.nowMs, backMs, () => across(this.#wire, LOST, arrive)));
   }
 
   read(fromSeq: number, bounds: { recordsMax: number; bytesMax: number }): Promise<LogRecord[]> {
@@ -240,13 +235,15 @@ export class SimLog implements Log {
     if (this.#closed) return Promise.reject(closedError());
     const tookMs = this.#environment.dice.between(`${this.#site} ${operation} time`, ...takesMs);
     return this.#count(
-      this.#process.call(tookMs / 2, tookMs / 2, () => {
-        try {
-          return arrive();
-        } catch (error) {
-          return { error };
-        }
-      }),
+      this.#process.call(tookMs / 2, tookMs / 2, () =>
+        across(this.#wire, LOST, () => {
+          try {
+            return arrive();
+          } catch (error) {
+            return { error };
+          }
+        }),
+      ),
     );
   }
 
@@ -289,6 +286,9 @@ export class SimLog implements Log {
 function unknownResult(): Outcome<never> {
   return { error: new TributaryError("LOG_RESULT_UNKNOWN", "simulated: no answer") };
 }
+
+/** After so long an append over a cut wire is given up. */
+const LOST: Outcome<never> = { ...unknownResult(), lateMs: 2_500 };
 
 function closedError(): TributaryError {
   return new TributaryError("LOG_CLOSED", "the log is closed");

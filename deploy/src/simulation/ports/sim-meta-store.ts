@@ -2,7 +2,7 @@ import { checkMetaKey, checkMetaPrefix, isUnderPrefix } from "@tributary/common/
 import { TributaryError } from "@tributary/common/errors";
 import type { MetaChange, MetaEntry, MetaStore } from "@tributary/common/ports/meta-store";
 import type { SimEnvironment } from "../environment.ts";
-import type { Outcome, SimProcess } from "../process.ts";
+import { across, createWire, type Outcome, type SimProcess, type Wire } from "../process.ts";
 
 interface Version {
   readonly value: Uint8Array | undefined;
@@ -87,6 +87,8 @@ export interface MetaBehaviour {
   readonly unreachable: number;
   /** Of each change seen: the watch breaks off. */
   readonly watchBreaks: number;
+  /** A watch over a wire that was cut is lost without a word. */
+  readonly watchForgotten: number;
 }
 
 export const QUIET_META: MetaBehaviour = {
@@ -101,10 +103,15 @@ export const QUIET_META: MetaBehaviour = {
   lateMs: [0, 0],
   unreachable: 0,
   watchBreaks: 0,
+  watchForgotten: 0,
 };
+
+/** After so long a call over a cut wire is given up. */
+const TIMEOUT_MS = 2_500;
 
 /** A process's handle on the MetaStore. */
 export class SimMetaStore implements MetaStore {
+  readonly wire: Wire = createWire();
   readonly #state: MetaState;
   readonly #process: SimProcess;
   readonly #environment: SimEnvironment;
@@ -146,16 +153,24 @@ export class SimMetaStore implements MetaStore {
     checkMetaPrefix(prefix);
     if (signal.aborted) return;
     const { dice, faults, scheduler } = this.#environment;
+    const site = `meta watch of ${this.#process.name}`;
     await new Promise<void>((resolve, reject) => {
       let lastMs = 0;
+      /** What was missed does not come again: the watch ends once that is noticed, or never tells anything any more. */
+      const breakOff = () => {
+        this.#state.watchers.delete(tell);
+        if (faults.strikes("meta watch forgotten", site, this.#behaviour.watchForgotten)) return;
+        this.#process.deliver(TIMEOUT_MS, () => reject(new TributaryError("BUS_UNREACHABLE", "simulated: the watch broke off")));
+      };
       const tell = (change: MetaChange) => {
         if (!isUnderPrefix(change.key, prefix)) return;
         // Changes arrive in their order.
         lastMs = Math.max(lastMs, scheduler.nowMs + dice.between("meta watch", ...this.#behaviour.callMs));
         this.#process.deliver(lastMs - scheduler.nowMs, () => {
           if (signal.aborted || !this.#state.watchers.has(tell)) return;
+          if (this.wire.cut !== "none") return breakOff();
           onChange(change);
-          if (faults.strikes("meta watch breaks", `meta watch of ${this.#process.name}`, this.#behaviour.watchBreaks)) {
+          if (faults.strikes("meta watch breaks", site, this.#behaviour.watchBreaks)) {
             this.#state.watchers.delete(tell);
             reject(new TributaryError("BUS_UNREACHABLE", "simulated: the watch broke off"));
           }
@@ -180,7 +195,8 @@ export class SimMetaStore implements MetaStore {
   #read<T>(operation: string, read: (atMs: number) => T): Promise<T> {
     const { dice, faults, scheduler } = this.#environment;
     const site = `meta ${operation} of ${this.#process.name}`;
-    return this.#call(site, () => {
+    const lost: Outcome<T> = { error: new TributaryError("BUS_TIMEOUT", "simulated: no answer"), lateMs: TIMEOUT_MS };
+    return this.#call(site, lost, () => {
       const ageMs = faults.strikes("meta stale read", site, this.#behaviour.stale)
         ? dice.between(`${site} age`, ...this.#behaviour.staleMs)
         : 0;
@@ -200,7 +216,7 @@ export class SimMetaStore implements MetaStore {
       }
     };
     const unknown: Outcome<T> = { error: new TributaryError("LOG_RESULT_UNKNOWN", "simulated: no answer") };
-    return this.#call(site, () => {
+    return this.#call(site, { ...unknown, lateMs: TIMEOUT_MS }, () => {
       if (faults.strikes("meta result unknown, landed", site, unknownLanded)) {
         result();
         return unknown;
@@ -214,14 +230,14 @@ export class SimMetaStore implements MetaStore {
     });
   }
 
-  #call<T>(site: string, arrive: () => Outcome<T>): Promise<T> {
+  #call<T>(site: string, lost: Outcome<T>, arrive: () => Outcome<T>): Promise<T> {
     const { dice, faults } = this.#environment;
     let tookMs = dice.between(`${site} time`, ...this.#behaviour.callMs);
     if (faults.strikes("meta slow", site, this.#behaviour.slow)) tookMs += dice.between(`${site} slow`, ...this.#behaviour.slowMs);
     const call = this.#process.call(tookMs / 2, tookMs / 2, () =>
       faults.strikes("meta unreachable", site, this.#behaviour.unreachable)
         ? { error: new TributaryError("BUS_UNREACHABLE", "simulated: the MetaStore cannot be reached") }
-        : arrive(),
+        : across(this.wire, lost, arrive),
     );
     return this.#state.count(this.#process, call);
   }
