@@ -16,6 +16,8 @@ export interface NatsServerOptions {
   readonly syncAlways?: boolean;
   /** Default true. */
   readonly jetstream?: boolean;
+  /** What JetStream may store; the server's own default is a part of the disk. */
+  readonly storeBytesMax?: number;
   /** Default: a temporary folder, removed by `stop`. */
   readonly storeDir?: string;
   /** Default: a free one, kept over restarts. */
@@ -207,12 +209,13 @@ class ServerProcess implements NatsServer {
   }
 
   #config(): string {
-    const { auth, jetstream = true, maxPayload, storeDir, syncAlways = true, extraConfig = "" } = this.#options;
+    const { auth, jetstream = true, maxPayload, storeDir, syncAlways = true, storeBytesMax, extraConfig = "" } = this.#options;
+    const room = storeBytesMax === undefined ? "" : `, max_file_store: ${storeBytesMax}`;
     return [
       `listen: "127.0.0.1:${this.#port}"`,
       `http: "127.0.0.1:${this.#monitoringPort}"`,
       `ports_file_dir: "${this.#folder}"`,
-      jetstream ? `jetstream { store_dir: "${storeDir ?? this.#folder}"${syncAlways ? ", sync_interval: always" : ""} }` : "",
+      jetstream ? `jetstream { store_dir: "${storeDir ?? this.#folder}"${syncAlways ? ", sync_interval: always" : ""}${room} }` : "",
       maxPayload === undefined ? "" : `max_payload: ${maxPayload}`,
       auth ? `authorization { user: "${auth.user}", password: "${auth.pass}" }` : "",
       this.#clusterConfig,
