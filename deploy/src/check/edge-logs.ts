@@ -142,7 +142,9 @@ export class EdgeLogs {
     const gaps = [...history.gaps.values()];
     for (let seq = history.freedThrough + 1; seq <= throughSeq; seq++) {
       for (const copy of history.records.get(seq)?.copies ?? []) {
-        if (isSafe(copy) || gaps.some((gap) => gap.run === copy.run && gap.first <= copy.number && copy.number <= gap.last)) continue;
+        const isGivenUp = gaps.some((gap) => gap.run === copy.run && gap.first <= copy.number && copy.number <= gap.last);
+        // Another copy of the log lost it, and may have declared its number first: then the gap record stands for it at the core.
+        if (isGivenUp || copy.record.lostBy.size > 0 || isSafe(copy)) continue;
         this.#violate(8, "freed early", `${log} frees event ${copy.id}, number ${copy.number} of ${copy.run} (record ${seq})`);
       }
     }

@@ -305,6 +305,13 @@ describe("submissions and gateways' logs", () => {
       logs.damaged(DISK, 3, false);
       expect(free(3, 0)).toEqual([]);
     });
+
+    it("accepts what a copy of the log lost and may have declared, and nothing that was not damaged there", () => {
+      logs.copied(DISK, "clone");
+      logs.damaged("clone", 3, false);
+      expect(free(3, 0)).toEqual([]);
+      expect(free(4)).toEqual(["8 freed early"]);
+    });
   });
 
   it("finds a record that was written damaged", () => {

@@ -59,9 +59,9 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
 
 /**
  * Ordinals and numbers without holes. Without a gap record only those may be missing that the writer itself never knew after a loss, or
- * that another stream has: one that was deleted or closed, and continued in this one.
+ * that another stream has: one that was deleted or closed, and continued in this one; or of which the gap record may have gone with it.
  */
-function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, branched, holdersOf }: CheckerFacts): void {
+function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, branched, holdersOf, excuse }: CheckerFacts): void {
   const verifier = new StreamVerifier({ branched });
   /** The gateways' streams that were continued in this one. */
   const origins = new Map<string, Set<string>>();
@@ -71,7 +71,11 @@ function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, 
     const copy = logs.find(record.id, run, record.number);
     if (copy) origins.set(run, (origins.get(run) ?? new Set()).add(copy.localId));
   }
-  const isExplained = ({ id, record }: Copy) => record.forgotten || holdersOf(id).some((streamId) => streamId !== info.id);
+  const isExplained = ({ id, record }: Copy) => {
+    if (record.forgotten || holdersOf(id).some((streamId) => streamId !== info.id)) return true;
+    const submission = ledger.submissions[id];
+    return submission !== undefined && excuse(submission).missing;
+  };
   const report = verifier.finish(1, (run, from, to) => {
     // Where only gap records are there, they do not say of which of the gateway's streams they are.
     const localIds = [...(origins.get(run) ?? logs.streamsOf(run))];
