@@ -126,6 +126,26 @@ describe("LakeWatch", () => {
       expect([...watch.tiered]).toEqual([1, 2, 3]);
     });
 
+    it("finds that the last object with what was truncated is deleted", () => {
+      const hash = land(2, land(1, START, []), [operation]);
+      for (const name of [OBJECT, `${OBJECT}.2`]) watch.stored(name, object);
+      land(3, hash, [checkpoint(2)]);
+      watch.truncating(0, 1, 2);
+      watch.deleted(OBJECT);
+      expect(found).toEqual([]);
+      watch.deleted(`${OBJECT}.2`);
+      expect(found).toEqual(["7 gone from the lake"]);
+    });
+
+    it("finds that what is truncated was deleted before", () => {
+      const hash = land(2, land(1, START, []), [operation]);
+      watch.stored(OBJECT, object);
+      land(3, hash, [checkpoint(2)]);
+      watch.deleted(OBJECT);
+      watch.truncating(0, 1, 2);
+      expect(found).toEqual(["7 truncated early"]);
+    });
+
     it("finds that no checkpoint reaches so far", () => {
       land(2, land(1, START, []), [operation]);
       watch.stored(OBJECT, object);

@@ -21,6 +21,8 @@ interface WalHistory {
   hash: string;
   /** Blocks of counting frames that were not truncated yet. */
   readonly blocks: Map<number, StoredBlock[]>;
+  /** Blocks whose records were truncated: the lake alone has them. */
+  readonly inLakeAlone: Omit<StoredBlock, "bytes">[];
   /** How far the newest counting checkpoint reaches. */
   checkpointedThrough: number;
 }
@@ -62,7 +64,7 @@ export class LakeWatch {
 
   /** For a log that was truncated before the watch began. */
   begins(container: number, { epoch, attempt, hash }: WalStart): void {
-    this.#wals.set(container, { epoch, attempt, hash, blocks: new Map(), checkpointedThrough: 0 });
+    this.#wals.set(container, { epoch, attempt, hash, blocks: new Map(), inLakeAlone: [], checkpointedThrough: 0 });
   }
 
   landed(container: number, seq: number, data: Uint8Array): void {
@@ -136,6 +138,21 @@ export class LakeWatch {
     }
   }
 
+  /** An object was deleted. Invariant 7: nothing that the log let go lay in it alone. */
+  deleted(name: string): void {
+    for (const [container, { blocks, inLakeAlone }] of this.#wals) {
+      for (const block of [...blocks.values()].flat()) block.objects.delete(name);
+      for (const { ids, objects } of inLakeAlone) {
+        if (!objects.delete(name) || objects.size > 0) continue;
+        this.#violate(
+          7,
+          "gone from the lake",
+          `${name} was deleted, and events (${ids.slice(0, 3)} …) of WAL ${container} were in it alone`,
+        );
+      }
+    }
+  }
+
   /** Invariant 7: what goes is in the lake, and a checkpoint that says so is durable. */
   truncating(container: number, first: number, throughSeq: number): void {
     const wal = this.#wal(container);
@@ -155,6 +172,7 @@ export class LakeWatch {
             `WAL ${container} record ${seq} goes, and its events (${block.ids.slice(0, 3)} …) are not in the lake`,
           );
         }
+        wal.inLakeAlone.push({ ids: block.ids, objects: block.objects });
       }
       wal.blocks.delete(seq);
     }

@@ -83,6 +83,7 @@ export class World implements SimWorld {
     this.lake.onOperation = (operation) => this.fates.apply(operation);
     this.lake.onEvent = (id, streamId) => this.fates.hold(id, streamId);
     this.shelf.onStored = (name, data) => this.lake.stored(name, data);
+    this.shelf.onDeleted = (name) => this.lake.deleted(name);
     for (let id = 0; id < Math.max(this.shape.containers, this.shape.cluster.raise?.to ?? 0); id++) {
       this.wals.push(
         new LogStore(`wal${id}`, {
