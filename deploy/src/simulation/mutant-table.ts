@@ -218,6 +218,24 @@ export const MUTANTS: readonly Mutant[] = [
     '  if (known !== undefined && token.epoch < known.epoch) {\n    if (token.seq >= 0) return { kind: "new" };',
   ),
   one(
+    "serves on when its lease has run out",
+    "core/src/cluster/membership.ts",
+    "    return this.#joined && this.#isWithinLease();",
+    "    return this.#joined;",
+  ),
+  one(
+    "declares dead before the lease is over",
+    "core/src/cluster/cluster-node.ts",
+    "const CLOCKS_DIFFER = 1.1;",
+    "const CLOCKS_DIFFER = 0.4;",
+  ),
+  one(
+    "an append that the network doubles is there twice (core)",
+    "core/src/routing/node-endpoint.ts",
+    "    const before = id === undefined ? undefined : this.#appends.get(id);",
+    "    const before = id === undefined || id ? undefined : this.#appends.get(id);",
+  ),
+  one(
     "who waits for data is not woken (core)",
     "core/src/container/create-container.ts",
     "        for (const [streamId, chain] of changed) this.#waiters.wake(streamId, chain);",
