@@ -27,9 +27,21 @@ export interface NatsServerOptions {
   /** Default: the server's own, 1 MiB. */
   readonly maxPayload?: number;
   readonly auth?: { readonly user: string; readonly pass: string };
+  /** Default: this machine, on loopback. */
+  readonly place?: Place;
   /** Further lines of its configuration. */
   readonly extraConfig?: string;
 }
+
+/** A machine of its own for a server. */
+export interface Place {
+  /** Its address. */
+  readonly host: string;
+  /** Runs a program there: comes before the program and its arguments. */
+  readonly program: readonly string[];
+}
+
+const HERE: Place = { host: "127.0.0.1", program: [] };
 
 export interface NatsServer {
   readonly url: string;
@@ -104,6 +116,7 @@ export interface NatsClusterOptions extends Omit<NatsServerOptions, "storeDir" |
   /** For clients, one for each server; free ones by default. */
   readonly ports?: readonly number[];
   readonly monitoringPorts?: readonly number[];
+  readonly places?: readonly (Place | undefined)[];
   /** A user of the system account, which then is one of its own; who names no user is a client with JetStream all the same. */
   readonly systemUser?: { readonly user: string; readonly pass: string };
 }
@@ -111,29 +124,32 @@ export interface NatsClusterOptions extends Omit<NatsServerOptions, "storeDir" |
 /** A JetStream cluster of `size` servers with a leader. */
 export async function startNatsCluster(size: number, options: NatsClusterOptions = {}): Promise<NatsCluster> {
   const ports = await freePorts(size);
-  const routes = ports.map((port) => `nats://127.0.0.1:${port}`).join(", ");
+  const hostOf = (i: number) => (options.places?.[i] ?? HERE).host;
+  const routes = ports.map((port, i) => `nats://${hostOf(i)}:${port}`).join(", ");
   const servers: ServerProcess[] = [];
-  const clusterConfig = (port: number, name: string) =>
+  const clusterConfig = (i: number, name: string) =>
     [
       `server_name: ${name}`,
-      `cluster { name: test, no_advertise: true, listen: "127.0.0.1:${port}", routes: [${routes}] }`,
+      `cluster { name: test, no_advertise: true, listen: "${hostOf(i)}:${ports[i]}", routes: [${routes}] }`,
       accountsConfig(options.systemUser),
     ].join("\n");
-  for (const [i, port] of ports.entries()) {
+  for (const i of ports.keys()) {
     const folder = await mkdtemp(join(tmpdir(), "tributary-nats-"));
     const [storeDir, clientPort, monitoringPort] = [options.storeDirs?.[i], options.ports?.[i], options.monitoringPorts?.[i]];
+    const place = options.places?.[i];
     const own = {
       ...options,
+      ...(place === undefined ? {} : { place }),
       ...(storeDir === undefined ? {} : { storeDir }),
       ...(clientPort === undefined ? {} : { port: clientPort }),
       ...(monitoringPort === undefined ? {} : { monitoringPort }),
     };
-    servers.push(new ServerProcess(folder, own, clusterConfig(port, serverNameOf(i))));
+    servers.push(new ServerProcess(folder, own, clusterConfig(i, serverNameOf(i))));
   }
   let names = size;
   const replace = async (index: number) => {
     const name = serverNameOf(names++);
-    await servers[index]?.startEmpty(clusterConfig(ports[index] as number, name));
+    await servers[index]?.startEmpty(clusterConfig(index, name));
     return name;
   };
   const stop = async () => {
@@ -173,12 +189,16 @@ class ServerProcess implements NatsServer {
     this.#monitoringPort = options.monitoringPort ?? -1;
   }
 
+  get #place(): Place {
+    return this.#options.place ?? HERE;
+  }
+
   get url(): string {
-    return `nats://127.0.0.1:${this.#port}`;
+    return `nats://${this.#place.host}:${this.#port}`;
   }
 
   get monitoringUrl(): string {
-    return `http://127.0.0.1:${this.#monitoringPort}`;
+    return `http://${this.#place.host}:${this.#monitoringPort}`;
   }
 
   get pid(): number {
@@ -195,7 +215,8 @@ class ServerProcess implements NatsServer {
     const path = await findNatsServer();
     await writeFile(join(this.#folder, "server.conf"), this.#config());
     this.#log = "";
-    const child = spawn(path, ["-c", join(this.#folder, "server.conf")], { stdio: ["ignore", "ignore", "pipe"] });
+    const [program = path, ...args] = [...this.#place.program, path, "-c", join(this.#folder, "server.conf")];
+    const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
     this.#child = child;
     running.add(child);
     child.once("close", () => running.delete(child));
@@ -212,8 +233,8 @@ class ServerProcess implements NatsServer {
     const { auth, jetstream = true, maxPayload, storeDir, syncAlways = true, storeBytesMax, extraConfig = "" } = this.#options;
     const room = storeBytesMax === undefined ? "" : `, max_file_store: ${storeBytesMax}`;
     return [
-      `listen: "127.0.0.1:${this.#port}"`,
-      `http: "127.0.0.1:${this.#monitoringPort}"`,
+      `listen: "${this.#place.host}:${this.#port}"`,
+      `http: "${this.#place.host}:${this.#monitoringPort}"`,
       `ports_file_dir: "${this.#folder}"`,
       jetstream ? `jetstream { store_dir: "${storeDir ?? this.#folder}"${syncAlways ? ", sync_interval: always" : ""}${room} }` : "",
       maxPayload === undefined ? "" : `max_payload: ${maxPayload}`,

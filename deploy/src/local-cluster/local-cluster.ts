@@ -1,6 +1,6 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { type NatsCluster, startNatsCluster } from "@tributary/common/testing/nats-server";
+import { type NatsCluster, type Place, startNatsCluster } from "@tributary/common/testing/nats-server";
 import type { ServerProcess } from "../scenarios/server-process.ts";
 import { coreProcess, edgeProcess, NATS_MAX_PAYLOAD } from "../scenarios/servers.ts";
 
@@ -18,6 +18,8 @@ export interface LocalClusterOptions {
   readonly systemUser?: { readonly user: string; readonly pass: string };
   /** How a core node or gateway reaches the nats-servers; straight by default. */
   readonly natsUrlOf?: (name: string, natsUrl: string) => Promise<string>;
+  /** Where a nats-server or core node runs; on this machine by default. */
+  readonly placeOf?: (name: string) => Place | undefined;
   readonly coreFlags?: readonly string[];
   readonly gatewayFlags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
@@ -26,6 +28,7 @@ export interface LocalClusterOptions {
 /** Three copies of everything, where there are three servers. */
 const REPLICAS_MAX = 3;
 
+const natsName = (i: number): string => `nats-${i + 1}`;
 const coreName = (i: number): string => `core-${i + 1}`;
 const gatewayName = (i: number): string => `gateway-${i + 1}`;
 
@@ -38,7 +41,17 @@ export class LocalCluster {
   readonly gatewayUrls: readonly string[];
 
   private constructor(nats: NatsCluster, options: LocalClusterOptions, urls: ReadonlyMap<string, string>) {
-    const { folder, corePorts, gateways, natsPorts, containers, coreFlags = [], gatewayFlags = [], env = {} } = options;
+    const {
+      folder,
+      corePorts,
+      gateways,
+      natsPorts,
+      containers,
+      coreFlags = [],
+      gatewayFlags = [],
+      env = {},
+      placeOf = () => undefined,
+    } = options;
     this.nats = nats;
     const monitoringUrl = nats.servers.map((server) => server.monitoringUrl).join(",");
     const settings = {
@@ -55,25 +68,28 @@ export class LocalCluster {
     this.cores = corePorts.map((port, i) => {
       const name = coreName(i);
       const flags = [...shared, "--set", `core.name=${name}`, ...coreFlags];
-      return coreProcess(folderOf(name), port, { url: urls.get(name) ?? nats.url, monitoringUrl }, { name, flags, env });
+      const place = placeOf(name);
+      const elsewhere = place && { host: place.host, runtime: [...place.program, process.execPath] };
+      return coreProcess(folderOf(name), port, { url: urls.get(name) ?? nats.url, monitoringUrl }, { name, flags, env, ...elsewhere });
     });
     this.gateways = gateways.map((ports, i) => {
       const name = gatewayName(i);
       const flags = ["--nats", urls.get(name) ?? nats.url, "--set", `edge.name=${name}`, ...gatewayFlags];
       return edgeProcess(folderOf(name), ports, { name, flags, env });
     });
-    this.coreUrls = corePorts.map((port) => `http://127.0.0.1:${port}`);
+    this.coreUrls = corePorts.map((port, i) => `http://${placeOf(coreName(i))?.host ?? "127.0.0.1"}:${port}`);
     this.gatewayUrls = gateways.map(({ httpPort }) => `http://127.0.0.1:${httpPort}`);
   }
 
   static async start(options: LocalClusterOptions): Promise<LocalCluster> {
-    const storeDirs = options.natsPorts.map((_, i) => join(options.folder, `nats-${i + 1}`));
+    const storeDirs = options.natsPorts.map((_, i) => join(options.folder, natsName(i)));
     for (const folder of storeDirs) mkdirSync(folder, { recursive: true });
     const { natsPorts: ports, monitoringPorts, systemUser } = options;
     const nats = await startNatsCluster(storeDirs.length, {
       ...{ storeDirs, ports, maxPayload: NATS_MAX_PAYLOAD },
       ...(monitoringPorts ? { monitoringPorts } : {}),
       ...(systemUser ? { systemUser } : {}),
+      places: ports.map((_, i) => options.placeOf?.(natsName(i))),
     });
     const urls = new Map<string, string>();
     for (const name of [...options.corePorts.map((_, i) => coreName(i)), ...options.gateways.map((_, i) => gatewayName(i))]) {

@@ -19,9 +19,9 @@ export class Cable {
     const servers: Server[] = [];
     let cable: Cable | undefined;
     for (const url of urls.split(",")) {
-      const target = Number(new URL(url).port);
+      const { hostname: host, port } = new URL(url);
       const server = createServer((near) => {
-        const far = connect({ host: "127.0.0.1", port: target, noDelay: true });
+        const far = connect({ host, port: Number(port), noDelay: true });
         near.setNoDelay(true);
         for (const [socket, other] of [
           [near, far],

@@ -1,19 +1,22 @@
 import { TributaryClient } from "@tributary/common/sdk/client";
 import { freePorts } from "@tributary/common/testing/free-ports";
-import { LocalCluster } from "../local-cluster/local-cluster.ts";
+import { LocalCluster, type LocalClusterOptions } from "../local-cluster/local-cluster.ts";
 import { Cable } from "./cable.ts";
 import { servedContainers } from "./cluster-facts.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { type Load, startLoad, tellGateways } from "./load.ts";
+import { type Line, Network } from "./network.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import type { ServerProcess } from "./server-process.ts";
+import { CORE_TOKEN } from "./servers.ts";
 import { TailReader } from "./tail-reader.ts";
 import { WalFollower } from "./wal-follower.ts";
 
 const STREAMS = ["chaos/a", "chaos/b", "chaos/wide"];
 const CONTAINERS = 4;
 const LEASE_MS = 1_500;
+const MACHINES = ["nats-1", "nats-2", "nats-3", "core-1", "core-2", "core-3"];
 
 /** Somebody who can be hit, and is well or not. */
 interface Member {
@@ -22,7 +25,7 @@ interface Member {
   readonly pid: () => number;
   kill(): Promise<unknown>;
   start(): Promise<void>;
-  readonly cable: Cable | undefined;
+  readonly line: Line | undefined;
   hit: boolean;
 }
 
@@ -32,8 +35,12 @@ export const chaos: Scenario = {
     const { short, folder } = context;
     const gatewayCount = short ? 2 : 10;
     const ports = await freePorts(6 + 2 * gatewayCount);
+    // Machines of their own in the long form; a wire of its own for each process in the short one, or where that cannot be had.
+    const network = short ? undefined : Network.create(MACHINES);
+    context.say(network ? "cut off: links of network namespaces" : "cut off: TCP proxies");
     const cables = new Map<string, Cable>();
-    const cluster = await LocalCluster.start({
+    const lineOf = (name: string) => network?.lineOf(name) ?? cables.get(name);
+    const cluster = await startOn(network, {
       folder,
       natsPorts: ports.slice(0, 3),
       corePorts: ports.slice(3, 6),
@@ -44,35 +51,47 @@ export const chaos: Scenario = {
       containers: CONTAINERS,
       coreFlags: ["--set", `core.leaseMs=${LEASE_MS}`, "--set", "core.flushIntervalMs=1000"],
       env: { TRIBUTARY_PHASES: "0" },
+      placeOf: (name) => network?.placeOf(name),
       async natsUrlOf(name, url) {
+        if (network?.lineOf(name)) return url;
         const cable = await Cable.to(url);
         cables.set(name, cable);
         return cable.url;
       },
     });
     const stops: (() => Promise<unknown>)[] = [
+      async () => network?.destroy(),
       () => cluster.stop(),
       async () => {
         for (const cable of cables.values()) cable.close();
       },
     ];
     try {
-      return await storm(context, cluster, cables, ports, stops);
+      return await storm(context, cluster, lineOf, ports, stops);
     } finally {
       for (const stop of stops.reverse()) await stop().catch((error: unknown) => context.say(`${error}`));
     }
   },
 };
 
+async function startOn(network: Network | undefined, options: LocalClusterOptions): Promise<LocalCluster> {
+  try {
+    return await LocalCluster.start(options);
+  } catch (error) {
+    network?.destroy();
+    throw error;
+  }
+}
+
 async function storm(
   context: ScenarioContext,
   cluster: LocalCluster,
-  cables: ReadonlyMap<string, Cable>,
+  lineOf: (name: string) => Line | undefined,
   ports: readonly number[],
   stops: (() => Promise<unknown>)[],
 ) {
   const { short } = context;
-  const client = new TributaryClient({ server: cluster.coreUrls[0] as string });
+  const client = new TributaryClient({ server: cluster.coreUrls[0] as string, token: CORE_TOKEN });
   await client.createStream({ scope: "chaos", stream: "a" });
   await client.createStream({ scope: "chaos", stream: "b" });
   await client.createStream({ scope: "chaos", stream: "wide" }, { segments: 8 });
@@ -102,10 +121,11 @@ async function storm(
   const members: Member[] = [
     ...cluster.nats.servers.map((server, i): Member => {
       const start = () => server.restart();
-      return { name: `nats-${i + 1}`, kind: "nats", pid: () => server.pid, kill: () => server.kill(), start, cable: undefined, hit: false };
+      const name = `nats-${i + 1}`;
+      return { name, kind: "nats", pid: () => server.pid, kill: () => server.kill(), start, line: lineOf(name), hit: false };
     }),
-    ...cluster.cores.map((core) => memberOf(core, "core", cables)),
-    ...cluster.gateways.map((gateway) => memberOf(gateway, "gateway", cables)),
+    ...cluster.cores.map((core) => memberOf(core, "core", lineOf)),
+    ...cluster.gateways.map((gateway) => memberOf(gateway, "gateway", lineOf)),
   ];
   const counts = new Map<string, number>();
   const untilMs = performance.now() + (short ? 12_000 : (context.minutes ?? 15) * 60_000);
@@ -165,15 +185,15 @@ async function storm(
   };
 }
 
-function memberOf(server: ServerProcess, kind: "core" | "gateway", cables: ReadonlyMap<string, Cable>): Member {
-  const cable = cables.get(server.name);
-  return { name: server.name, kind, pid: () => server.pid, kill: () => server.kill(), start: () => server.start(), cable, hit: false };
+function memberOf(server: ServerProcess, kind: "core" | "gateway", lineOf: (name: string) => Line | undefined): Member {
+  const line = lineOf(server.name);
+  return { name: server.name, kind, pid: () => server.pid, kill: () => server.kill(), start: () => server.start(), line, hit: false };
 }
 
 type Blow = "killed" | "paused" | "cut off";
 
-function choose({ cable }: Member, draw: number): Blow {
-  const ways: Blow[] = cable ? ["killed", "paused", "cut off"] : ["killed", "paused"];
+function choose({ line }: Member, draw: number): Blow {
+  const ways: Blow[] = line ? ["killed", "paused", "cut off"] : ["killed", "paused"];
   return ways[Math.floor(draw * ways.length)] as Blow;
 }
 
@@ -191,9 +211,9 @@ async function strike(member: Member, how: Blow, context: ScenarioContext): Prom
       await pause(forMs);
       process.kill(member.pid(), "SIGCONT");
     } else {
-      member.cable?.cut();
+      member.line?.cut();
       await pause(forMs);
-      member.cable?.mend();
+      member.line?.mend();
     }
   } finally {
     member.hit = false;

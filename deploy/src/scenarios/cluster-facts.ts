@@ -1,4 +1,5 @@
 import { TributaryClient } from "@tributary/common/sdk/client";
+import { CORE_TOKEN } from "./servers.ts";
 
 /** What a scenario looks at in a core node's answer to GET /v1/cluster. */
 export interface ClusterFacts {
@@ -20,7 +21,7 @@ interface ContainerFacts {
 }
 
 export async function clusterFacts(server: string): Promise<ClusterFacts> {
-  return (await new TributaryClient({ server }).cluster()) as unknown as ClusterFacts;
+  return (await new TributaryClient({ server, token: CORE_TOKEN }).cluster()) as unknown as ClusterFacts;
 }
 
 /** Of each container what its owner says; undefined as long as not every container is served by exactly one node. */

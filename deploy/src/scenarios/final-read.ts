@@ -4,6 +4,7 @@ import type { ClientReport } from "../check/client-histories.ts";
 import { isClean, StreamVerifier, type VerifyReport } from "../check/stream-verifier.ts";
 import { type Ledger, plainOf } from "./ledger.ts";
 import { type ScenarioResult, until } from "./scenario.ts";
+import { CORE_TOKEN } from "./servers.ts";
 import type { TailReader } from "./tail-reader.ts";
 
 export interface FinalRead {
@@ -18,7 +19,7 @@ export async function readAll(
   ledger: Ledger,
   tails: readonly TailReader[],
 ): Promise<FinalRead> {
-  const client = new TributaryClient({ server });
+  const client = new TributaryClient({ server, token: CORE_TOKEN });
   const total = async () => {
     let events = 0;
     for (const stream of streams) events += (await client.describeStream(parseStreamName(stream))).events;

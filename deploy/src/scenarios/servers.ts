@@ -5,6 +5,10 @@ import { type ServerOptions, ServerProcess } from "./server-process.ts";
 /** What a frame of the write-ahead log needs; as in the README's nats.conf. */
 export const NATS_MAX_PAYLOAD = 8_388_608;
 
+const LOOPBACK = "127.0.0.1";
+/** What a core node asks for that others can reach; one on loopback does not care. */
+export const CORE_TOKEN = "scenario";
+
 type Extras = Pick<ServerOptions, "runtime" | "env"> & {
   /** What messages and log files call it; its role by default. */
   readonly name?: string;
@@ -37,14 +41,15 @@ export function coreProcess(
   folder: string,
   corePort: number,
   nats: Pick<NatsServer, "url" | "monitoringUrl">,
-  { flags = [], name = "core", ...extras }: Extras = {},
+  { flags = [], name = "core", host = LOOPBACK, ...extras }: Extras & { readonly host?: string } = {},
 ): ServerProcess {
   const natsFlags = ["--nats", nats.url, "--set", `nats.monitorUrl=${nats.monitoringUrl}`];
+  const hostFlags = host === LOOPBACK ? [] : ["--set", `core.http.host=${host}`, "--set", `core.http.token=${CORE_TOKEN}`];
   return new ServerProcess({
     name,
     phases: ["flush", "checkpoint", "truncate"],
-    args: ["core", "--data", join(folder, "core"), "--http-port", `${corePort}`, ...natsFlags, ...flags],
-    readyUrl: `http://127.0.0.1:${corePort}/ready`,
+    args: ["core", "--data", join(folder, "core"), "--http-port", `${corePort}`, ...hostFlags, ...natsFlags, ...flags],
+    readyUrl: `http://${host}:${corePort}/ready`,
     logPath: join(folder, "core.log"),
     ...extras,
   });

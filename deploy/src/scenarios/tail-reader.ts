@@ -4,6 +4,7 @@ import { type EnvelopeRecord, TributaryClient } from "@tributary/common/sdk/clie
 import { Places } from "../check/places.ts";
 import { fingerprintOf, placeOf } from "../check/plain.ts";
 import { plainOf } from "./ledger.ts";
+import { CORE_TOKEN } from "./servers.ts";
 
 /** Follows a stream through every crash of its server, and remembers what it saw where. */
 export class TailReader {
@@ -23,7 +24,7 @@ export class TailReader {
   constructor(server: string, stream: string, { wentBack = false }: { readonly wentBack?: boolean } = {}) {
     this.stream = stream;
     this.wentBack = wentBack;
-    this.#done = this.#run(new TributaryClient({ server }));
+    this.#done = this.#run(new TributaryClient({ server, token: CORE_TOKEN }));
   }
 
   async #run(client: TributaryClient): Promise<void> {
