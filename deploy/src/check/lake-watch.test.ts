@@ -1,7 +1,8 @@
 import { FRAME_KIND } from "@tributary/core/container/counting";
 import type { Operation } from "@tributary/core/container/operations";
 import { block, numbered } from "@tributary/core/container/testing/gateway";
-import { encodeFrame } from "@tributary/core/container/wal-frame";
+import { encodeFrame, frameHash } from "@tributary/core/container/wal-frame";
+import { encodeRoot } from "@tributary/core/tier/root-object";
 import { beforeEach, describe, expect, it } from "vitest";
 import { LakeWatch } from "./lake-watch.ts";
 import { digestOf } from "./plain.ts";
@@ -172,6 +173,95 @@ describe("LakeWatch", () => {
       watch.truncating(0, 1, 2);
       expect(found).toEqual(["7 truncated early"]);
       expect(watch.tiered.size).toBe(0);
+    });
+  });
+
+  describe("going back", () => {
+    const NONCES = ["1", "2", "3"].map((digit) => digit.repeat(16));
+    const takeOver = (nonce = NONCES[0] as string): Operation => ({ type: "take-over", nonce, endsGeneration: false });
+    const under = (nonce: string | undefined, record: ReturnType<typeof seen>, segment = "0.0.0") => {
+      const plain = { ...record, nonce, segment };
+      return { ...plain, digest: digestOf(plain, Buffer.from(String(record.number))) };
+    };
+    const G1 = 2 ** 32;
+
+    function landIn(generation: number, seq: number, previousHash: string, operations: readonly Operation[]): string {
+      const epoch = generation * G1 + 1;
+      const { bytes, hash } = encodeFrame(
+        { kind: FRAME_KIND.operations, container: 0, epoch, attempt: 1, number: seq, previousHash },
+        operations,
+      );
+      watch.landed(0, seq, bytes, generation);
+      return hash;
+    }
+
+    function raise(seq: number, hash: string): string {
+      const position = { seq, epoch: 1, attempt: 1, number: seq, hash };
+      const base = { position, snapshot: undefined, objects: [] };
+      const bytes = encodeRoot({ container: 0, generation: 1, epoch: 1, base, raisedAtMs: 0, reason: "lake-ahead", ends: [], losses: [] });
+      watch.stored("g1/c00000/root", bytes);
+      return frameHash(bytes);
+    }
+
+    it("gives ordinals out again, under another nonce, and only the later ones count", () => {
+      const one = land(1, START, [takeOver()]);
+      const mark = watch.mark(0, 0);
+      land(2, one, [append(1, 3)]);
+      expect(watch.countOf(STREAM)).toBe(3);
+      watch.rolledBack(0, 0, mark);
+      expect(watch.countOf(STREAM)).toBe(0);
+      land(3, land(2, one, [takeOver(NONCES[1])], { epoch: 2 }), [append(1, 2)], { epoch: 2 });
+      expect(watch.countOf(STREAM)).toBe(2);
+      expect(watch.isCurrent(STREAM, under(NONCES[1], seen(2)))).toBe(true);
+      expect(watch.isCurrent(STREAM, under(NONCES[0], seen(3)))).toBe(false);
+      // What counted once may have been read.
+      for (const [nonce, number] of [[NONCES[0], 3] as const, [NONCES[1], 2] as const])
+        watch.judgeRead(STREAM, under(nonce, seen(number)), "reader");
+      watch.judgeRead(STREAM, under(NONCES[1], seen(3)), "reader");
+      expect(found).toEqual(["5 read what is not durable"]);
+    });
+
+    it("goes on in the next generation from what its root says, also with what the log had lost", () => {
+      const one = land(1, START, [takeOver()]);
+      const mark = watch.mark(0, 0);
+      const two = land(2, one, [append(1, 3)]);
+      watch.rolledBack(0, 0, mark);
+      const root = raise(2, two);
+      expect(watch.countOf(STREAM)).toBe(3);
+      const three = landIn(1, 1, root, [takeOver(NONCES[2])]);
+      const next = append(4, 5);
+      landIn(1, 2, three, [{ ...next, decisions: [{ slice: 0, skip: 0, ordinal: 0, chain: 3 }] }]);
+      expect(watch.countOf(STREAM)).toBe(5);
+      expect(watch.isCurrent(STREAM, under(NONCES[2], { ...seen(4), ordinal: 0 }, "1.0.0"))).toBe(true);
+      // The log before has ended.
+      land(2, one, [append(1, 1)]);
+      expect(watch.countOf(STREAM)).toBe(5);
+      watch.judgeEnd(() => false);
+      expect(found).toEqual([]);
+    });
+
+    it("finds a generation without a root, and one that goes on from nothing", () => {
+      landIn(1, 1, START, []);
+      expect(found.splice(0)).toEqual(["5 no root"]);
+      land(1, START, []);
+      raise(2, "ab".repeat(16));
+      expect(found).toEqual(["5 rootless"]);
+    });
+
+    it("finds that what was in the lake is given up", () => {
+      const one = land(1, START, [takeOver()]);
+      const mark = watch.mark(0, 0);
+      const two = land(2, one, [append(1, 3)]);
+      const position = { seq: 2, epoch: 1, attempt: 1, number: 2, hash: two };
+      land(3, two, [{ type: "tiered", checkpoint: { position, snapshot: undefined, objects: [] } }]);
+      watch.rolledBack(0, 0, mark);
+      watch.judgeEnd(() => true);
+      expect(found).toEqual([]);
+      watch.judgeEnd(() => false);
+      expect(found.splice(0)).toEqual(["1 gone from the lake"]);
+      raise(2, two);
+      watch.judgeEnd(() => false);
+      expect(found).toEqual([]);
     });
   });
 });

@@ -61,8 +61,8 @@ export function digestOf(record: Omit<PlainRecord, "digest">, data: Uint8Array):
 }
 
 /**
- * What must be the same whenever a place is read: the record and the nonce it has there. An ordinal is never given out again, not even
- * after state went back, since that raises the generation in the segment's id; so the nonce is no part of the place.
+ * What must be the same whenever a place is read: the record and the nonce it has there. Where no log goes back an ordinal is never given
+ * out again.
  */
 export function fingerprintOf({ nonce, digest }: Pick<PlainRecord, "nonce"> & { readonly digest: number }): number {
   return nonce === undefined ? digest : crc32c(encoder.encode(nonce), digest);

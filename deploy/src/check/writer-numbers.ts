@@ -34,7 +34,8 @@ export class WriterNumbers {
     // A gap names the numbers of one segment; those of others in between arrive by themselves, so a known one is no double.
     const isDouble = numbers.add(first, number) > 0 && !gap;
     if (isDouble) this.#violate(1, "doubled", `number ${number} of ${run}`);
-    const tailKey = `${run} ${segment}`;
+    // Whatever takes a segment's place in a later generation goes on with its numbers.
+    const tailKey = `${run} ${segment.replace(/^\d+\./, "")}`;
     const tail = this.#tails.get(tailKey) ?? 0;
     if (first <= tail && !isDouble) {
       this.#violate(1, "numbers fall", `segment ${segment}: ${gap ? `a gap from ${first} to ${number}` : number} behind ${tail} of ${run}`);

@@ -19,7 +19,11 @@ export class WalFollower {
 
   private constructor(link: NatsLink) {
     this.#link = link;
-    this.watch = new LakeWatch((invariant, kind, detail) => void this.violations.push(`invariant ${invariant}: ${kind}: ${detail}`));
+    this.watch = new LakeWatch(
+      (invariant, kind, detail) => void this.violations.push(`invariant ${invariant}: ${kind}: ${detail}`),
+      undefined,
+      "forgets",
+    );
   }
 
   static async start(natsUrl: string, names: readonly string[], replicas: number): Promise<WalFollower> {

@@ -19,6 +19,8 @@ export interface CheckerFacts {
   readonly logs: EdgeLogs;
   /** Records that the counting frames have of a stream. */
   readonly countOf: (streamId: string) => number;
+  /** The counting frames have the record now: no log lost it. */
+  readonly isCurrent: (streamId: string, record: Seen) => boolean;
   /** A gateway was cloned or set back: its incarnations are no chain any more. */
   readonly branched: boolean;
   /** Streams of the core that hold or held an event. */
@@ -33,7 +35,8 @@ export interface CheckerFacts {
 export function excuseOf(losses: readonly Loss[], submission: Submission): Excuse {
   let [missing, doubled] = [false, false];
   for (const loss of losses) {
-    if (loss.writer !== submission.writer) continue;
+    // What the core's logs lost is not there to be doubled.
+    if (loss.writer !== submission.writer || loss.writer === "core") continue;
     // Sent again after it, since the answer got lost: the server cannot know it any more.
     if (submission.firstMs <= loss.atMs && submission.lastMs >= loss.atMs) doubled = true;
   }
@@ -61,7 +64,8 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
  * Ordinals and numbers without holes. Without a gap record only those may be missing that the writer itself never knew after a loss, or
  * that another stream has: one that was deleted or closed, and continued in this one; or of which the gap record may have gone with it.
  */
-function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, branched, holdersOf, excuse }: CheckerFacts): void {
+function checkNumbers({ info, records }: CompleteRead, facts: CheckerFacts): void {
+  const { ledger, logs, countOf, isCurrent, branched, holdersOf, excuse } = facts;
   const verifier = new StreamVerifier({ branched });
   /** The gateways' streams that were continued in this one. */
   const origins = new Map<string, Set<string>>();
@@ -88,6 +92,8 @@ function checkNumbers({ info, records }: CompleteRead, { ledger, logs, countOf, 
   for (const { invariant, kind, detail } of report.violations) {
     ledger.violate(invariant, `${kind} by number`, `${info.name.stream}: ${detail}`);
   }
+  const lost = records.find((record) => !isCurrent(info.id, record));
+  if (lost) ledger.violate(5, "read what was lost", `${info.name.stream}: ordinal ${lost.ordinal} of ${lost.segment} under ${lost.nonce}`);
   const expected = countOf(info.id);
   if (expected !== records.length) {
     ledger.violate(1, "incomplete read", `${info.name.stream}: ${records.length} records were read, the counting frames hold ${expected}`);

@@ -8,6 +8,8 @@ import type { SimWorld, Target } from "./sim-world.ts";
 
 /** Between two looks at who believes to own what. */
 const LOOK_MS = 40;
+/** Until nodes know that the MetaStore went back, at most. */
+const LEASES_TO_NOTICE = 6;
 /** How often a client goes to another node though its own answers. */
 const WANDERS = 0.15;
 
@@ -16,10 +18,11 @@ export class CoreGroup {
   readonly nodes: CoreNode[] = [];
   readonly #world: SimWorld;
   readonly #freshness: Freshness;
+  #metaBackMs = Number.NEGATIVE_INFINITY;
 
   constructor(world: SimWorld) {
     this.#world = world;
-    this.#freshness = new Freshness(world.ledger.violate);
+    this.#freshness = new Freshness(world.ledger.violate, () => world.wentBack);
   }
 
   add(): CoreNode {
@@ -70,16 +73,23 @@ export class CoreGroup {
     return found;
   }
 
-  /** At no moment do two nodes hold one container within valid leases. */
+  /** At no moment do two nodes hold one container within valid leases, but while they find out that the MetaStore went back. */
   watchLeases(): void {
-    const { scheduler, ledger } = this.#world;
+    const { scheduler, ledger, shape } = this.#world;
+    const { leaseMs = 0, handoverMs = 0 } = shape.cluster.shared ?? {};
     const look = () => {
       for (const [container, names] of this.#serving()) {
-        if (names.length > 1) ledger.violate(6, "two owners", `container ${container} is held by ${names.join(" and by ")}`);
+        if (names.length > 1 && scheduler.nowMs > this.#metaBackMs + LEASES_TO_NOTICE * leaseMs + handoverMs)
+          ledger.violate(6, "two owners", `container ${container} is held by ${names.join(" and by ")}`);
       }
       scheduler.schedule(LOOK_MS, undefined, look);
     };
     scheduler.schedule(LOOK_MS, undefined, look);
+  }
+
+  /** The MetaStore goes back now. */
+  metaWentBack(): void {
+    this.#metaBackMs = this.#world.nowMs;
   }
 
   /** Damaged containers that nobody serves. */

@@ -1,4 +1,4 @@
-import { TributaryError, toTributaryError } from "@tributary/common/errors";
+import { toTributaryError } from "@tributary/common/errors";
 import type { Log } from "@tributary/common/ports/log";
 import { createContainer } from "@tributary/core/container/create-container";
 import { generationOf } from "@tributary/core/container/generation";
@@ -69,10 +69,7 @@ export class CoreNode {
       options: { cluster: "sim", name: this.name, containers: shape.containers, shared: shape.cluster.shared },
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
-        if (generationOf(epoch) > 0) throw new TributaryError("STORE_CORRUPT", "here a damaged log is not followed by another one");
-        const store = world.wals[id];
-        if (!store) throw new Error(`there is no log of container ${id}`);
-        const log = new SimLog(store, process, world, shape.wal, wires.wal);
+        const log = new SimLog(world.wals.open(id, generationOf(epoch)), process, world, shape.wal, wires.wal);
         logs.set(id, log);
         return createContainer({
           id,

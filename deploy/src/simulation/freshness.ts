@@ -14,11 +14,14 @@ interface Told {
  */
 export class Freshness {
   readonly #violate: Violate;
+  /** Something was lost: then less may be told than before. */
+  readonly #mayForget: () => boolean;
   readonly #told = new Map<string, Told[]>();
   #tick = 0;
 
-  constructor(violate: Violate) {
+  constructor(violate: Violate, mayForget: () => boolean) {
     this.#violate = violate;
+    this.#mayForget = mayForget;
   }
 
   /** The same service, listened to. */
@@ -59,7 +62,7 @@ export class Freshness {
   #judge(began: number, offset: string, closed: boolean, who: string): void {
     const { tag, chain } = parse(offset);
     const floor = this.#told.get(tag)?.findLast((told) => told.tick <= began);
-    if (floor && (chain < floor.chain || (floor.closed && !closed))) {
+    if (floor && !this.#mayForget() && (chain < floor.chain || (floor.closed && !closed))) {
       const was = floor.closed && !closed ? "that it is closed" : `of ${floor.chain} events`;
       this.#violate(3, "answer from the past", `${who} is told of ${chain} events of ${tag}; somebody was told ${was} before`);
     }

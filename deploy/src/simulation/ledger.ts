@@ -1,5 +1,5 @@
 import { Places } from "../check/places.ts";
-import { fingerprintOf, type Submission as PlainSubmission } from "../check/plain.ts";
+import type { Submission as PlainSubmission } from "../check/plain.ts";
 import type { ReadRecord } from "../check/submissions.ts";
 
 /** One event that a client sent; its writer is the gateway's disk, or "core". */
@@ -20,7 +20,7 @@ export interface Loss {
   readonly fromSeq: number;
   readonly throughSeq: number;
   readonly atMs: number;
-  readonly reason: "restored from a backup" | "damaged" | "retired";
+  readonly reason: "restored from a backup" | "damaged" | "retired" | "went back";
 }
 
 /** A record as somebody read it; its id is −1 if the bytes are not those of any event that was sent. */
@@ -106,11 +106,11 @@ export class Ledger {
     return at > 0 && sent && Buffer.compare(sent, data) === 0 ? id : -1;
   }
 
-  /** Invariant 3: whoever reads a place ever finds the same record. */
+  /** Invariant 3: whoever reads a place ever finds the same record. Where a log went back its ordinals are given out under other nonces. */
   noticed(seen: Seen, reader: string): void {
-    const segment = `${seen.streamId} ${seen.segment}`;
+    const segment = `${seen.streamId} ${seen.segment} ${seen.nonce ?? ""}`;
     if (seen.id < 0 && !seen.gap) this.violate(1, "foreign bytes", `${reader} read bytes at ${segment} ${seen.ordinal} that nobody sent`);
-    if (!this.#places.isSame(segment, seen.ordinal, fingerprintOf(seen))) {
+    if (!this.#places.isSame(segment, seen.ordinal, seen.digest)) {
       this.violate(
         3,
         "changed",

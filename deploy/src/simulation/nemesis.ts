@@ -147,6 +147,7 @@ const PLANS: readonly Plan[] = [
   { kind: "gateway disk damaged", count: [1, 2], share: 0.1, act: damage },
   { kind: "WAL damaged at rest", count: [1, 1], share: 0.07, act: damageWal },
   { kind: "lake object damaged at rest", count: [1, 1], share: 0.07, act: damageObject },
+  { kind: "core set back", count: [1, 2], share: 0.2, act: setBack },
 ];
 
 /** The world's great faults, all decided before it begins. */
@@ -244,19 +245,65 @@ function damage(world: World, site: string): void {
 
 /** A stored record of a container's log gets other bytes, cannot be read any more, or is gone. Mostly its owner has to read it soon. */
 function damageWal(world: World, site: string): void {
-  const container = world.dice.integer(`${site} which`, 0, world.wals.length - 1);
-  const wal = world.wals[container];
+  const container = world.dice.integer(`${site} which`, 0, world.shape.containers - 1);
+  const wal = world.wals.newest(container);
   const seqs = [...(wal?.records.keys() ?? [])];
   // Mostly a late one: the early ones are not needed any more.
   const seq = seqs[Math.floor(world.dice.float(`${site} seq`) ** 0.5 * seqs.length)];
   if (!wal || seq === undefined) return;
   const how = world.dice.pick(`${site} how`, ["changes a bit", "changes a bit", "cannot be read any more", "is gone"]);
   world.trace(wal.name, `record ${seq} of ${wal.first} to ${wal.last} ${how}`);
-  world.damaged.add(container);
+  world.loseCore();
   if (how === "is gone") wal.remove(seq);
   else if (how === "changes a bit") wal.damage(seq, flipped(world, site, wal.records.get(seq)));
   else wal.unreadable.add(seq);
   if (world.dice.float(`${site} soon`) < 0.8) for (const node of world.cores.members) node.crash("to read what is damaged", 100);
+}
+
+/** The longest that the disks of the core's stores go back. */
+const BACK_MS_MAX = 8_000;
+
+/**
+ * All servers of a store are lost at once, and earlier copies of their disks take their places: of some or all logs and of the
+ * MetaStore, each of a moment of its own. Core nodes live on, stand still meanwhile, or die.
+ */
+function setBack(world: World, site: string): void {
+  const { dice, shape } = world;
+  const afterMs =
+    dice.float(`${site} how long`) < 0.5 ? shortly(world, `${site} span`, BACK_MS_MAX) : ms(world, `${site} span`, 200, BACK_MS_MAX);
+  const what = dice.pick(`${site} what`, ["logs", "logs", "logs", "MetaStore", "both", "both"] as const);
+  const restores: (() => void)[] = [];
+  const moment = (which: string) => afterMs * dice.float(`${site} moment of ${which}`);
+  if (what !== "MetaStore") {
+    const all = dice.float(`${site} all`) < 0.5;
+    const one = dice.integer(`${site} which`, 0, shape.containers - 1);
+    for (let container = 0; container < shape.containers; container++) {
+      const sinceMs = moment(`log ${container}`);
+      if (all || container === one) later(world, sinceMs, () => restores.push(world.wals.snapshot(container)));
+    }
+  }
+  const metaSinceMs = world.nowMs + moment("MetaStore");
+  const nodes = dice.pick(`${site} nodes`, ["live on", "live on", "stand still", "die"] as const);
+  const awayMs = shortly(world, `${site} away`, 5_000);
+  if (nodes === "stand still") {
+    const early = afterMs * dice.float(`${site} still`);
+    later(world, early, () => {
+      for (const { process } of world.cores.members) pauseFor(world, process, afterMs - early + awayMs);
+    });
+  }
+  later(world, afterMs, () => {
+    if (!world.faults.active) return;
+    if (nodes === "die") for (const node of world.cores.members) node.crash("its stores are lost", awayMs);
+    world.trace(
+      "world",
+      `${what} of the core ${what === "both" ? "go" : "goes"} back by up to ${(afterMs / 1000).toFixed(2)} s, nodes ${nodes}`,
+    );
+    world.loseCore();
+    for (const restore of restores) restore();
+    if (what === "logs") return;
+    world.meta.rollBack(metaSinceMs);
+    world.cores.metaWentBack();
+  });
 }
 
 /** An object that was stored well, and perhaps verified, gets other bytes, loses its end, or is gone. */

@@ -26,6 +26,8 @@ const REST_MS_MAX = 180_000;
 const POLL_MS = 500;
 /** What is not damaged comes to rest meanwhile. */
 const HOPE_MS = 20_000;
+/** Readers that follow streams have read them to their ends meanwhile. */
+const TAILS_MS = 10_000;
 
 /** A story from its seed to its judgement. */
 export async function runSeed(options: WorldOptions): Promise<SeedResult> {
@@ -97,6 +99,10 @@ async function live(world: World): Promise<void> {
   for (const node of world.cores.members) node.crash("to be read anew", 10);
   await scheduler.runUntil(scheduler.nowMs + 60_000, () => world.cores.allServe);
   await judge(world, "second reader");
+  world.lake.judgeEnd((container) => world.damaged.has(container));
+  if (!world.wentBack) return;
+  await scheduler.runUntil(scheduler.nowMs + TAILS_MS);
+  world.judgeTails();
 }
 
 async function judge(world: World, name: string): Promise<void> {
@@ -108,6 +114,7 @@ async function judge(world: World, name: string): Promise<void> {
       checkReads(reads, {
         ledger: world.ledger,
         countOf: (streamId) => world.lake.countOf(streamId),
+        isCurrent: (streamId, record) => world.lake.isCurrent(streamId, record),
         logs: world.logs,
         excuse: (submission) => world.excuseOf(submission),
         wasDeleted: (id) => world.fates.wasDeleted(id),
@@ -115,6 +122,7 @@ async function judge(world: World, name: string): Promise<void> {
         holdersOf: (id) => world.fates.holdersOf(id),
       });
       world.fates.judgeEnd(reads.map(({ info }) => info));
+      world.judgeStreams(new Set([...reads.map(({ info }) => info.id), ...unreadable.keys()]));
     },
     (error: unknown) => world.ledger.violate(1, "unreadable", `the core's streams cannot be read: ${error}`),
   );

@@ -4,19 +4,26 @@ import type { PhaseListener } from "@tributary/common/phases";
 import type { EdgeLogs } from "../check/edge-logs.ts";
 import type { SimEnvironment } from "./environment.ts";
 import type { LakeWatch } from "./lake-watch.ts";
-import type { Ledger, Submission } from "./ledger.ts";
+import type { Ledger, Seen, Submission } from "./ledger.ts";
 import type { BusNetwork } from "./ports/sim-bus.ts";
-import type { LogStore } from "./ports/sim-log.ts";
 import type { MetaState } from "./ports/sim-meta-store.ts";
 import type { ObjectShelf } from "./ports/sim-object-store.ts";
 import type { SimProcess } from "./process.ts";
 import type { Shape } from "./shape.ts";
 import type { StreamFates } from "./stream-fates.ts";
+import type { WalShelf } from "./wal-shelf.ts";
 
 /** Something that can be called over the network. */
 export interface Target<S> {
   readonly process: SimProcess | undefined;
   readonly service: S | undefined;
+}
+
+/** What somebody who follows a stream has read of it, from its first record on. */
+export interface Tail {
+  readonly name: string;
+  streamId: string;
+  records: Seen[];
 }
 
 /** What nodes and clients see of the world that they are in. */
@@ -31,7 +38,7 @@ export interface SimWorld extends SimEnvironment {
   readonly network: BusNetwork;
   readonly meta: MetaState;
   readonly shelf: ObjectShelf;
-  readonly wals: readonly LogStore[];
+  readonly wals: WalShelf;
   /** Containers of which something stored is damaged for good. */
   readonly damaged: ReadonlySet<number>;
   /** Clients go on beginning new things. */
@@ -40,6 +47,9 @@ export interface SimWorld extends SimEnvironment {
   readonly clientsBusy: Set<string>;
   /** Something is damaged for good, and time enough was given to what is not: who still waits may give up. */
   readonly hopeless: boolean;
+  readonly tails: Map<string, Tail>;
+  /** Logs or MetaStore of the core were set back. */
+  readonly wentBack: boolean;
   /** Whether the stream is served by this process itself: then it need not rely on the network. */
   isOwner(process: SimProcess | undefined, stream: StreamName): boolean;
   /** `rate`: how fast its monotonic clock runs. */

@@ -1,5 +1,6 @@
 import type { StreamInfo } from "@tributary/common/stream-service";
 import type { Operation } from "@tributary/core/container/operations";
+import type { Standing } from "../check/wal-history.ts";
 import type { Ledger, Submission } from "./ledger.ts";
 
 /** How long a request that was sent to a node may still be carried out there: longer than any pause. */
@@ -15,17 +16,23 @@ export interface Deletion {
   doneMs: number | undefined;
 }
 
+interface Holder {
+  readonly streamId: string;
+  readonly frame: Standing;
+}
+
 /**
- * What becomes of streams: which the counting frames delete and close, which of them hold an event, and what clients asked for.
+ * What becomes of streams: which the counting frames delete and close, which of them hold an event, and what clients asked for. What a
+ * log lost with the frames that said it is not so any more.
  */
 export class StreamFates {
   readonly deletions: Deletion[] = [];
   readonly #ledger: Ledger;
   readonly #nowMs: () => number;
-  /** Streams that a counting frame deleted, or closed, and when it landed. */
-  readonly #deleted = new Map<string, number>();
-  readonly #closed = new Set<string>();
-  readonly #holders = new Map<number, string[]>();
+  /** Streams that a counting frame deleted, or closed, with those frames. */
+  readonly #deleted = new Map<string, Standing[]>();
+  readonly #closed = new Map<string, Standing[]>();
+  readonly #holders = new Map<number, Holder[]>();
   readonly #names = new Map<string, string>();
   /** Streams whose deletion somebody was told of, and when. */
   readonly #gone = new Map<string, number>();
@@ -37,45 +44,48 @@ export class StreamFates {
   }
 
   /** An operation of a counting frame. */
-  apply(operation: Operation): void {
+  apply(operation: Operation, frame: Standing): void {
     switch (operation.type) {
       case "register-stream":
-        if (this.#deleted.has(operation.streamId)) this.#ledger.violate(3, "deleted stream came back", operation.streamId);
-        if (operation.closed) this.#closed.add(operation.streamId);
+        if (frame.counts && this.isDeleted(operation.streamId)) this.#ledger.violate(3, "deleted stream came back", operation.streamId);
+        if (operation.closed) push(this.#closed, operation.streamId, frame);
         break;
       case "close-stream":
-        this.#closed.add(operation.streamId);
+        push(this.#closed, operation.streamId, frame);
         break;
       case "delete-stream":
-        this.#deleted.set(operation.streamId, this.#nowMs());
+        push(this.#deleted, operation.streamId, frame);
     }
   }
 
   /** A counting frame holds the event. */
-  hold(id: number, streamId: string): void {
+  hold(id: number, streamId: string, frame: Standing): void {
     const who = `event ${id} in ${this.#names.get(streamId) ?? ""} ${streamId}`;
-    if (this.#deleted.has(streamId)) this.#ledger.violate(1, "appended to a deleted stream", who);
-    if (this.#closed.has(streamId)) this.#ledger.violate(1, "appended to a closed stream", who);
-    const holders = this.#holders.get(id);
-    if (holders) holders.push(streamId);
-    else this.#holders.set(id, [streamId]);
+    if (frame.counts && this.isDeleted(streamId)) this.#ledger.violate(1, "appended to a deleted stream", who);
+    if (frame.counts && this.isClosed(streamId)) this.#ledger.violate(1, "appended to a closed stream", who);
+    push(this.#holders, id, { streamId, frame });
   }
 
   holdersOf(id: number): readonly string[] {
-    return this.#holders.get(id) ?? [];
+    return (this.#holders.get(id) ?? []).flatMap(({ streamId, frame }) => (frame.counts ? [streamId] : []));
+  }
+
+  /** Frames held it, and a log lost them all. */
+  wasLost(id: number): boolean {
+    return this.#holders.get(id)?.every(({ frame }) => !frame.counts) ?? false;
   }
 
   /** A stream that is deleted held the event. */
   wasDeleted(id: number): boolean {
-    return this.holdersOf(id).some((streamId) => this.#deleted.has(streamId));
+    return this.holdersOf(id).some((streamId) => this.isDeleted(streamId));
   }
 
   isDeleted(streamId: string): boolean {
-    return this.#deleted.has(streamId);
+    return this.#deleted.get(streamId)?.some(({ counts }) => counts) ?? false;
   }
 
   isClosed(streamId: string): boolean {
-    return this.#closed.has(streamId);
+    return this.#closed.get(streamId)?.some(({ counts }) => counts) ?? false;
   }
 
   /** Somebody learned the id of a name. */
@@ -95,7 +105,7 @@ export class StreamFates {
     deletion.doneMs = this.#nowMs();
     if (deletion.writer !== "core") return;
     for (const [streamId, name] of this.#names) {
-      if (name === deletion.stream && this.#deleted.has(streamId) && !this.#gone.has(streamId)) this.#gone.set(streamId, this.#nowMs());
+      if (name === deletion.stream && this.isDeleted(streamId) && !this.#gone.has(streamId)) this.#gone.set(streamId, this.#nowMs());
     }
   }
 
@@ -119,12 +129,12 @@ export class StreamFates {
   }
 
   isGone(streamId: string): boolean {
-    return this.#gone.has(streamId);
+    return this.#gone.has(streamId) && this.isDeleted(streamId);
   }
 
   /** A read that began after the deletion was answered must not find the stream. */
   judgeRead(streamId: string, beganMs: number, reader: string): void {
-    if ((this.#gone.get(streamId) ?? Number.POSITIVE_INFINITY) < beganMs) {
+    if (this.isDeleted(streamId) && (this.#gone.get(streamId) ?? Number.POSITIVE_INFINITY) < beganMs) {
       this.#ledger.violate(3, "read of a deleted stream", `${reader} reads ${this.#names.get(streamId)} ${streamId}`);
     }
   }
@@ -132,10 +142,10 @@ export class StreamFates {
   /** What deletions allow for an event. */
   excuse(submission: Submission): { missing: boolean; doubled: boolean } {
     const holders = this.holdersOf(submission.id);
-    let missing = holders.length > 0 && holders.every((streamId) => this.#deleted.has(streamId));
+    let missing = holders.length > 0 && holders.every((streamId) => this.isDeleted(streamId));
     // What a gateway had brought into a stream that is closed then, and not freed, it sends again to another one: until streams inherit
     // the numbers of those before them (rule W4).
-    let doubled = holders.some((streamId) => this.#closed.has(streamId));
+    let doubled = holders.some((streamId) => this.isClosed(streamId));
     for (const { writer, stream, sentMs, doneMs } of this.deletions) {
       if (writer === "core" || writer !== submission.writer || stream !== submission.stream) continue;
       const throughMs = doneMs ?? sentMs + UNDER_WAY_MS_MAX;
@@ -145,19 +155,25 @@ export class StreamFates {
       else if (submission.lastMs <= throughMs) missing = true;
     }
     // What a stream holds that exists must be read there.
-    if (holders.some((streamId) => !this.#deleted.has(streamId))) missing = false;
+    if (holders.some((streamId) => !this.isDeleted(streamId))) missing = false;
     return { missing, doubled };
   }
 
   /** What there is at the end: nothing that was deleted, what was closed is closed, and nothing went unasked. */
   judgeEnd(streams: readonly StreamInfo[]): void {
     for (const { id, name, closed } of streams) {
-      if (this.#deleted.has(id)) this.#ledger.violate(3, "read of a deleted stream", `${name.stream} ${id} is still there`);
-      if (this.#closed.has(id) !== closed) this.#ledger.violate(3, "not closed any more", `${name.stream} ${id}`);
+      if (this.isDeleted(id)) this.#ledger.violate(3, "read of a deleted stream", `${name.stream} ${id} is still there`);
+      if (this.isClosed(id) !== closed) this.#ledger.violate(3, "not closed any more", `${name.stream} ${id}`);
     }
     const asked = this.deletions.filter(({ writer }) => writer === "core").length;
     if (this.#deleted.size > asked) {
       this.#ledger.violate(1, "deleted unasked", `${this.#deleted.size} streams were deleted, ${asked} deletions were asked for`);
     }
   }
+}
+
+function push<K, T>(map: Map<K, T[]>, key: K, value: T): void {
+  const list = map.get(key);
+  if (list) list.push(value);
+  else map.set(key, [value]);
 }

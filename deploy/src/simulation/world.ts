@@ -24,8 +24,9 @@ import { ObjectShelf } from "./ports/sim-object-store.ts";
 import { SimProcess } from "./process.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type Shape, shapeOf } from "./shape.ts";
-import type { SimWorld, Target } from "./sim-world.ts";
+import type { SimWorld, Tail, Target } from "./sim-world.ts";
 import { StreamFates } from "./stream-fates.ts";
+import { WalShelf } from "./wal-shelf.ts";
 
 export interface WorldOptions {
   readonly seed: number;
@@ -54,7 +55,7 @@ export class World implements SimWorld {
   readonly network: BusNetwork;
   readonly meta: MetaState = new MetaState();
   readonly shelf: ObjectShelf = new ObjectShelf();
-  readonly wals: LogStore[] = [];
+  readonly wals: WalShelf;
   readonly gateways: GatewayNode[] = [];
   readonly cores: CoreGroup;
   /** Clients go on beginning new things. */
@@ -65,6 +66,7 @@ export class World implements SimWorld {
   /** Streams that could not be read at the last try: the name of each id. */
   unreadable: ReadonlyMap<string, string> = new Map();
   readonly clientsBusy: Set<string> = new Set();
+  readonly tails: Map<string, Tail> = new Map();
   readonly clients: string[] = [];
   traceHash = 0;
   traceLines = 0;
@@ -80,18 +82,11 @@ export class World implements SimWorld {
     this.lake = new LakeWatch(this.ledger);
     this.logs = new EdgeLogs(this.ledger.violate, (data) => this.ledger.identify(data));
     this.network = new BusNetwork(this, this.shape.bus);
-    this.lake.onOperation = (operation) => this.fates.apply(operation);
-    this.lake.onEvent = (id, streamId) => this.fates.hold(id, streamId);
+    this.wals = new WalShelf(this.lake);
+    this.lake.onOperation = (operation, frame) => this.fates.apply(operation, frame);
+    this.lake.onEvent = (id, streamId, frame) => this.fates.hold(id, streamId, frame);
     this.shelf.onStored = (name, data) => this.lake.stored(name, data);
     this.shelf.onDeleted = (name) => this.lake.deleted(name);
-    for (let id = 0; id < Math.max(this.shape.containers, this.shape.cluster.raise?.to ?? 0); id++) {
-      this.wals.push(
-        new LogStore(`wal${id}`, {
-          landed: (seq, data) => this.lake.landed(id, seq, data),
-          truncating: (first, through) => this.lake.truncating(id, first, through),
-        }),
-      );
-    }
     for (const shape of this.shape.gateways) this.gateways.push(new GatewayNode(this, shape, new LogStore(`disk of ${shape.name}`)));
     this.cores = new CoreGroup(this);
     for (const _ of this.shape.cluster.startMs) this.cores.add();
@@ -234,7 +229,31 @@ export class World implements SimWorld {
   }
 
   get branched(): boolean {
-    return this.ledger.losses.length > 0 || this.gateways.length > this.shape.gateways.length;
+    return this.ledger.losses.some(({ writer }) => writer !== "core") || this.gateways.length > this.shape.gateways.length;
+  }
+
+  /** Something that the core's logs or its MetaStore held is lost. */
+  loseCore(): void {
+    this.ledger.losses.push({ writer: "core", fromSeq: 0, throughSeq: 0, atMs: this.nowMs, reason: "went back" });
+  }
+
+  get wentBack(): boolean {
+    return this.hadLoss("core");
+  }
+
+  /** No stream disappears that the counting frames have. */
+  judgeStreams(found: ReadonlySet<string>): void {
+    for (const streamId of this.lake.currentStreams()) {
+      if (!found.has(streamId)) this.ledger.violate(1, "stream disappeared", `${streamId} has ${this.lake.countOf(streamId)} records`);
+    }
+  }
+
+  /** Whoever follows a stream has read what counts, wherever it had to go on from. */
+  judgeTails(): void {
+    for (const { name, streamId, records } of this.tails.values()) {
+      const lost = this.lake.hasStream(streamId) ? records.find((record) => !this.lake.isCurrent(streamId, record)) : undefined;
+      if (lost) this.ledger.violate(3, "tail on a lost history", `${name} has read ${lost.segment} ${lost.ordinal} under ${lost.nonce}`);
+    }
   }
 
   isOwner(process: SimProcess | undefined, stream: StreamName): boolean {
@@ -252,8 +271,18 @@ export class World implements SimWorld {
   excuseOf(submission: Submission): Excuse {
     const losses = excuseOf(this.ledger.losses, submission);
     const fates = this.fates.excuse(submission);
-    const missing = losses.missing || fates.missing || this.#declaredElsewhere(submission) || this.#keptByDamage(submission);
+    const missing =
+      losses.missing ||
+      fates.missing ||
+      this.#lostBehindEnd(submission) ||
+      this.#declaredElsewhere(submission) ||
+      this.#keptByDamage(submission);
     return { missing, doubled: losses.doubled || fates.doubled };
+  }
+
+  /** Only the core had it, in frames that its logs lost: whoever needs more reads at level `tiered`. */
+  #lostBehindEnd({ id, writer }: Submission): boolean {
+    return writer === "core" && this.fates.wasLost(id);
   }
 
   /** Its gateway dropped it, and the gap record that says so may have gone with the stream, or be where damage keeps it. */

@@ -7,7 +7,7 @@ import { digestOf } from "../../check/plain.ts";
 import type { Seen } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
 import type { StreamShape } from "../shape.ts";
-import type { SimWorld } from "../sim-world.ts";
+import type { SimWorld, Tail } from "../sim-world.ts";
 import { nameOf, pause, type Service } from "./client.ts";
 
 const TIMEOUT_MS = 4_000;
@@ -40,7 +40,11 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
   const follow = async () => {
     let offset = "-1";
     let streamId = "";
+    const tail: Tail = { name, streamId, records: [] };
+    world.tails.set(name, tail);
     const next = new Map<string, number>();
+    /** The record that was read where it had to go on from, before it was lost. */
+    let lost: Seen | undefined;
     for (;;) {
       try {
         const beganMs = world.nowMs;
@@ -53,6 +57,8 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
         // Deleted and created again between the two.
         if (!isOf(streamId, page.nextOffset)) continue;
         fates.judgeRead(streamId, beganMs, name);
+        if (tail.streamId !== streamId) tail.records = [];
+        tail.streamId = streamId;
         for (const event of page.events) {
           const seen = seenOf(world, nameOf(stream), streamId, event);
           notice(world, name, seen);
@@ -60,16 +66,34 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
           if (seen.ordinal !== expected)
             ledger.violate(1, "tail lost its place", `${name}: ordinal ${seen.ordinal} of ${seen.segment} after ${expected - 1}`);
           next.set(seen.segment, seen.ordinal + 1);
+          if (lost && isSame(lost, seen)) ledger.violate(3, "set back too far", `${name} reads ${seen.segment} ${seen.ordinal} again`);
+          lost = undefined;
+          tail.records.push(seen);
         }
         offset = page.nextOffset;
         // Nothing will come behind the end; but the name may get another stream.
         if (page.closed) await pause(world, reader, 2_000);
         else if (page.upToDate) await waitForData(world, reader, service, stream, offset, true);
       } catch (error) {
-        const mayBeGone = fates.wasAsked("core", nameOf(stream));
+        const common = world.wentBack && hasCode(error, "OFFSET_UNKNOWN") ? error.details["nextOffset"] : undefined;
+        if (typeof common === "string") {
+          // What it has read beyond is lost; what counts is the same up to there.
+          const chain = chainOf(common);
+          world.trace(name, `${error} (it was at ${offset})`);
+          if (chain > tail.records.length) ledger.violate(1, "tail lost its place", `${name} at ${offset} is told to go on at ${common}`);
+          lost = tail.records[chain];
+          tail.records.length = Math.min(chain, tail.records.length);
+          next.clear();
+          for (const { segment, ordinal } of tail.records) next.set(segment, ordinal + 1);
+          offset = common;
+          continue;
+        }
+        // Where the MetaStore went back the name may have got another stream.
+        const mayBeGone = fates.wasAsked("core", nameOf(stream)) || world.wentBack;
         if (mayBeGone && hasCode(error, "OFFSET_FOREIGN", "STREAM_UNKNOWN", "STREAM_GONE")) {
           offset = "-1";
           next.clear();
+          tail.records = [];
         } else if (hasCode(error, "OFFSET_UNKNOWN", "OFFSET_GONE", "OFFSET_FOREIGN", "OFFSET_INVALID")) {
           ledger.violate(1, "tail lost its place", `${name} at ${offset}: ${error.message}`);
         }
@@ -78,6 +102,15 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
     }
   };
   follow().catch((error: unknown) => world.defect(name, error));
+}
+
+/** Records that are read before the offset. */
+function chainOf(offset: string): number {
+  return Number(offset.split("_")[1]);
+}
+
+function isSame(one: Seen, other: Seen): boolean {
+  return one.segment === other.segment && one.ordinal === other.ordinal && one.nonce === other.nonce;
 }
 
 /** Offsets name their stream with the first digits of its id. */

@@ -13,6 +13,16 @@ export interface LogObserver {
   damaged?(seq: number): void;
   /** Before the records through `throughSeq` go. */
   truncating?(first: number, throughSeq: number): void;
+  /** A snapshot is taken; what this returns is called when the log goes back to it. */
+  marking?(): () => void;
+}
+
+/** All that a store held at a moment. */
+export interface LogSnapshot {
+  readonly first: number;
+  readonly last: number;
+  readonly records: ReadonlyMap<number, Uint8Array>;
+  readonly wentBack: (() => void) | undefined;
 }
 
 /** The durable side of a log: what is left when every process is dead. */
@@ -26,6 +36,8 @@ export class LogStore {
   bytesMax: number = Number.POSITIVE_INFINITY;
   /** Records that the engine itself can no longer read: gone once it is opened again. */
   readonly unreadable: Set<number> = new Set();
+  /** Counts up when it goes back: whatever was on its way to it then reaches nobody. */
+  life = 0;
   readonly observer: LogObserver;
 
   constructor(name: string, observer: LogObserver = {}) {
@@ -72,6 +84,21 @@ export class LogStore {
     copy.first = this.first;
     copy.last = this.last;
     return copy;
+  }
+
+  snapshot(): LogSnapshot {
+    return { first: this.first, last: this.last, records: new Map(this.records), wentBack: this.observer.marking?.() };
+  }
+
+  /** All servers that hold it are lost at once, and an earlier state of their disks is restored. Sequences are given out again. */
+  rollBack(to: LogSnapshot): void {
+    this.life++;
+    for (const seq of [...this.records.keys()]) this.remove(seq);
+    this.unreadable.clear();
+    for (const [seq, data] of to.records) this.#put(seq, data);
+    this.first = to.first;
+    this.last = to.last;
+    to.wentBack?.();
   }
 
   read(fromSeq: number, bounds: { recordsMax: number; bytesMax: number }): LogRecord[] {
@@ -166,6 +193,7 @@ export class SimLog implements Log {
     const { appendMs, slow, slowMs, unknownLanded, unknownLost, unknownLate, lateMs, local } = this.#behaviour;
     const site = `${this.#site} append`;
     const request = { data: new Uint8Array(data), expectedLast, done: false };
+    const { life } = this.#store;
     this.#pending.push(request);
     let tookMs = dice.between(site, ...appendMs);
     if (faults.strikes("log slow", site, slow)) tookMs += dice.between(`${site} slow`, ...slowMs);
@@ -175,6 +203,7 @@ export class SimLog implements Log {
     const arrive = (): Outcome<number> | undefined => {
       if (request.done) return undefined;
       this.#done(request);
+      if (life !== this.#store.life) return unknownResult();
       const result = () => outcomeOf(() => this.#store.append(request.data, request.expectedLast));
       if (faults.strikes("log result unknown, landed", site, unknownLanded)) {
         result();
@@ -184,7 +213,9 @@ export class SimLog implements Log {
       if (!local && faults.strikes("log result unknown, lands later", site, unknownLate)) {
         // Mostly soon: then it meets those who just read the end of the log.
         const afterMs = lateMs[0] + dice.float(`${site} late`) ** 3 * (lateMs[1] - lateMs[0]);
-        scheduler.schedule(afterMs, undefined, () => void result());
+        scheduler.schedule(afterMs, undefined, () => {
+          if (life === this.#store.life) result();
+        });
         return unknownResult();
       }
       return result();
@@ -212,10 +243,13 @@ export class SimLog implements Log {
 
   truncate(throughSeq: number): Promise<void> {
     const site = `${this.#site} truncate`;
+    const { life } = this.#store;
     return this.#call("truncate", this.#behaviour.appendMs, () => {
       const { faults, dice, scheduler } = this.#environment;
       if (!this.#behaviour.local && faults.strikes("log truncation late", site, this.#behaviour.otherFailure)) {
-        scheduler.schedule(dice.between(`${site} late`, ...this.#behaviour.lateMs), undefined, () => this.#store.truncate(throughSeq));
+        scheduler.schedule(dice.between(`${site} late`, ...this.#behaviour.lateMs), undefined, () => {
+          if (life === this.#store.life) this.#store.truncate(throughSeq);
+        });
         return { error: new TributaryError("LOG_RESULT_UNKNOWN", "simulated: no answer") };
       }
       if (faults.strikes("log truncation fails", site, this.#behaviour.otherFailure)) {
@@ -234,9 +268,11 @@ export class SimLog implements Log {
   #call<T>(operation: string, takesMs: readonly [number, number], arrive: () => Outcome<T>): Promise<T> {
     if (this.#closed) return Promise.reject(closedError());
     const tookMs = this.#environment.dice.between(`${this.#site} ${operation} time`, ...takesMs);
+    const { life } = this.#store;
     return this.#count(
       this.#process.call(tookMs / 2, tookMs / 2, () =>
         across(this.#wire, LOST, () => {
+          if (life !== this.#store.life) return unknownResult();
           try {
             return arrive();
           } catch (error) {

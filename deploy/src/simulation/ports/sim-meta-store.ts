@@ -16,6 +16,10 @@ export class MetaState {
   readonly watchers: Set<(change: MetaChange) => void> = new Set();
   /** Calls of each process that are not answered yet. */
   readonly #underWay = new WeakMap<SimProcess, number>();
+  /** Called when it goes back: whoever watches is told that its watch broke off, or not. */
+  readonly connections: Set<() => void> = new Set();
+  /** Counts up when it goes back: whatever was on its way to it then reaches nobody. */
+  life = 0;
   #revision = 0;
 
   /** Something that the process does may wait for an answer. */
@@ -61,6 +65,22 @@ export class MetaState {
     if (!entry) return;
     if (entry.revision !== revision) throw new TributaryError("META_CONFLICT", `${key} changed`);
     this.#write(key, undefined, nowMs);
+  }
+
+  /**
+   * All servers that hold it are lost at once, and what their disks had at a time is restored. Revisions are given out again, to other
+   * values.
+   */
+  rollBack(toMs: number): void {
+    this.life++;
+    this.#revision = 0;
+    for (const [key, versions] of this.#versions) {
+      const kept = versions.filter(({ atMs }) => atMs <= toMs);
+      if (kept.length > 0) this.#versions.set(key, kept);
+      else this.#versions.delete(key);
+      this.#revision = Math.max(this.#revision, kept.at(-1)?.revision ?? 0);
+    }
+    for (const breakOff of [...this.connections]) breakOff();
   }
 
   #write(key: string, value: Uint8Array | undefined, atMs: number): number {
@@ -158,7 +178,7 @@ export class SimMetaStore implements MetaStore {
       let lastMs = 0;
       /** What was missed does not come again: the watch ends once that is noticed, or never tells anything any more. */
       const breakOff = () => {
-        this.#state.watchers.delete(tell);
+        forget();
         if (faults.strikes("meta watch forgotten", site, this.#behaviour.watchForgotten)) return;
         this.#process.deliver(TIMEOUT_MS, () => reject(new TributaryError("BUS_UNREACHABLE", "simulated: the watch broke off")));
       };
@@ -171,18 +191,27 @@ export class SimMetaStore implements MetaStore {
           if (this.wire.cut !== "none") return breakOff();
           onChange(change);
           if (faults.strikes("meta watch breaks", site, this.#behaviour.watchBreaks)) {
-            this.#state.watchers.delete(tell);
+            forget();
             reject(new TributaryError("BUS_UNREACHABLE", "simulated: the watch broke off"));
           }
         });
       };
-      this.#process.onDeath(() => this.#state.watchers.delete(tell));
+      const forget = () => {
+        this.#state.watchers.delete(tell);
+        this.#state.connections.delete(restored);
+      };
+      /** A watch that goes on never tells what was undone. */
+      const restored = () => {
+        if (!faults.strikes("meta watch outlives a restore", site, 0.3)) breakOff();
+      };
+      this.#process.onDeath(forget);
       this.#state.watchers.add(tell);
+      this.#state.connections.add(restored);
       for (const entry of this.#state.listAt(prefix, scheduler.nowMs)) tell(entry);
       signal.addEventListener(
         "abort",
         () => {
-          this.#state.watchers.delete(tell);
+          forget();
           resolve();
         },
         { once: true },
@@ -223,7 +252,10 @@ export class SimMetaStore implements MetaStore {
       }
       if (faults.strikes("meta result unknown, lost", site, unknownLost)) return unknown;
       if (faults.strikes("meta result unknown, lands later", site, unknownLate)) {
-        scheduler.schedule(dice.between(`${site} late`, ...lateMs), undefined, () => void result());
+        const { life } = this.#state;
+        scheduler.schedule(dice.between(`${site} late`, ...lateMs), undefined, () => {
+          if (life === this.#state.life) result();
+        });
         return unknown;
       }
       return result();
@@ -234,11 +266,13 @@ export class SimMetaStore implements MetaStore {
     const { dice, faults } = this.#environment;
     let tookMs = dice.between(`${site} time`, ...this.#behaviour.callMs);
     if (faults.strikes("meta slow", site, this.#behaviour.slow)) tookMs += dice.between(`${site} slow`, ...this.#behaviour.slowMs);
-    const call = this.#process.call(tookMs / 2, tookMs / 2, () =>
-      faults.strikes("meta unreachable", site, this.#behaviour.unreachable)
+    const { life } = this.#state;
+    const call = this.#process.call(tookMs / 2, tookMs / 2, () => {
+      if (life !== this.#state.life) return { error: new TributaryError("LOG_RESULT_UNKNOWN", "simulated: the servers were restored") };
+      return faults.strikes("meta unreachable", site, this.#behaviour.unreachable)
         ? { error: new TributaryError("BUS_UNREACHABLE", "simulated: the MetaStore cannot be reached") }
-        : across(this.wire, lost, arrive),
-    );
+        : across(this.wire, lost, arrive);
+    });
     return this.#state.count(this.#process, call);
   }
 }
