@@ -13,13 +13,20 @@ function node(answer: () => Partial<StreamInfo>): StreamService {
 
 function setUp() {
   const violations: string[] = [];
-  const freshness = new Freshness((_, kind, detail) => violations.push(`${kind}: ${detail}`));
+  let forgets = false;
+  const freshness = new Freshness(
+    (_, kind, detail) => violations.push(`${kind}: ${detail}`),
+    () => forgets,
+  );
+  const forget = () => {
+    forgets = true;
+  };
   const told = (chain: number, closed = false, tag?: string) =>
     freshness.watch(
       node(() => ({ nextOffset: offset(chain, tag), closed })),
       "reader",
     );
-  return { violations, freshness, told };
+  return { violations, freshness, told, forget };
 }
 
 it("who asks later is told as much, at whichever node", async () => {
@@ -51,5 +58,13 @@ it("what was asked before another one was answered may be older", async () => {
   await told(9, true).describe(NAME);
   waiting.resolve();
   await asked;
+  expect(violations).toEqual([]);
+});
+
+it("less may be told once something was lost", async () => {
+  const { violations, told, forget } = setUp();
+  await told(7).describe(NAME);
+  forget();
+  await told(3).describe(NAME);
   expect(violations).toEqual([]);
 });
