@@ -63,6 +63,7 @@ export interface SimWorld extends SimEnvironment {
   /** Crashes the process now and then in the middle of a phase. */
   phasesOf(process: SimProcess, crash: () => void): PhaseListener;
   hadLoss(writer: string): boolean;
+  /** Whether a gateway's log may give its copy of the event up though it is safe nowhere. */
   isExcused(submission: Submission): boolean;
   /**
    * One request of a client to a node, as over TCP: it arrives or not, and so does its answer.

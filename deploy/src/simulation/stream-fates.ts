@@ -141,6 +141,18 @@ export class StreamFates {
 
   /** What deletions allow for an event. */
   excuse(submission: Submission): { missing: boolean; doubled: boolean } {
+    const { missing, doubled } = this.#excuseCopy(submission);
+    // What a stream holds that exists must be read there.
+    const isHeld = this.holdersOf(submission.id).some((streamId) => !this.isDeleted(streamId));
+    return { missing: missing && !isHeld, doubled };
+  }
+
+  /** A log may give its copy of the event up: the stream that it was of is deleted. What was sent again may be in another one. */
+  mayBeGivenUp(submission: Submission): boolean {
+    return this.#excuseCopy(submission).missing;
+  }
+
+  #excuseCopy(submission: Submission): { missing: boolean; doubled: boolean } {
     const holders = this.holdersOf(submission.id);
     let missing = holders.length > 0 && holders.every((streamId) => this.isDeleted(streamId));
     // What a gateway had brought into a stream that is closed then, and not freed, it sends again to another one: until streams inherit
@@ -154,8 +166,6 @@ export class StreamFates {
       if (submission.attempts > 1 && submission.lastMs >= sentMs) missing = doubled = true;
       else if (submission.lastMs <= throughMs) missing = true;
     }
-    // What a stream holds that exists must be read there.
-    if (holders.some((streamId) => !this.isDeleted(streamId))) missing = false;
     return { missing, doubled };
   }
 

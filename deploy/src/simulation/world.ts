@@ -265,7 +265,7 @@ export class World implements SimWorld {
   }
 
   isExcused(submission: Submission): boolean {
-    return this.excuseOf(submission).missing;
+    return this.excuseOf(submission).missing || this.fates.mayBeGivenUp(submission);
   }
 
   excuseOf(submission: Submission): Excuse {
