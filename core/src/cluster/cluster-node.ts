@@ -294,6 +294,8 @@ export class ClusterNode implements Cluster {
     const { meta, clock } = this.#access;
     const startedMs = clock.monotonicMs();
     const forgotten = this.#forgotten;
+    // What a watch tells while the look is under way is later than what the look finds, and shows nothing.
+    const seen = this.#state.seen();
     try {
       const withOwners = startedMs - this.#ownersLookedMs >= Math.max(OWNERS_LOOK_MS, this.containers * OWNER_LOOK_MS);
       const [nodes, assignment, containers] = await within(
@@ -302,7 +304,7 @@ export class ClusterNode implements Cluster {
         Promise.all([meta.list(NODES_PREFIX), meta.list(ASSIGNMENT_KEY), withOwners ? meta.list(CONTAINERS_KEY) : ([] as MetaEntry[])]),
       );
       if (forgotten !== this.#forgotten) return false;
-      this.#lookBehind([...nodes, ...assignment], startedMs);
+      this.#lookBehind(seen, [...nodes, ...assignment], startedMs);
       for (const [i, entries] of [nodes, assignment, containers].entries()) {
         for (const entry of entries) this.#take(entry);
         if (withOwners || i < 2) this.#watches[i]?.compare(entries);
@@ -319,11 +321,11 @@ export class ClusterNode implements Cluster {
     }
   }
 
-  /** Its own record is the business of its beats. */
-  #lookBehind(found: readonly MetaEntry[], nowMs: number): void {
+  /** `seen`: before the look was begun. Its own record is the business of its beats. */
+  #lookBehind(seen: ReadonlyMap<string, number>, found: readonly MetaEntry[], nowMs: number): void {
     const own = nodeKey(this.node);
-    const lower = found.some((entry) => entry.key !== own && this.#state.isBehind(entry));
-    const gone = this.#state.revision(ASSIGNMENT_KEY) > 0 && !found.some(({ key }) => key === ASSIGNMENT_KEY);
+    const lower = found.some(({ key, revision }) => key !== own && revision < (seen.get(key) ?? 0));
+    const gone = seen.has(ASSIGNMENT_KEY) && !found.some(({ key }) => key === ASSIGNMENT_KEY);
     // Without a lease it may be read what a server says that has lost the others.
     if ((!lower && !gone) || !this.holds()) this.#behindSinceMs = Number.POSITIVE_INFINITY;
     else this.#behindSinceMs = Math.min(this.#behindSinceMs, nowMs);

@@ -56,9 +56,9 @@ export class ClusterState {
     this.assignment = { version: 0, owners: [] };
   }
 
-  /** A look begun after everything here was seen found this. True if the key stands lower than it was seen to stand. */
-  isBehind({ key, revision }: Pick<MetaChange, "key" | "revision">): boolean {
-    return revision < this.revision(key);
+  /** Where each key was seen to stand until now: what is read later stands there or higher. */
+  seen(): ReadonlyMap<string, number> {
+    return new Map(this.#revisions);
   }
 
   /** Takes in what was read, written or watched. True if it is news for whoever looks at the cluster; a beat is none. */

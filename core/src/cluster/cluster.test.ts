@@ -215,6 +215,16 @@ describe("a cluster", () => {
     await world.until(() => world.balanced(CONTAINERS) && owned(four).length > 0, 10_000);
   });
 
+  it("whose MetaStore is slow to list does not take that for records that went back", async () => {
+    const nodes = await threeNodes();
+    const before = takeOvers();
+    for (const node of nodes) node.meta.faults = (operation) => (operation === "list" ? "slow" : undefined);
+    await world.pass(15_000, atMostOneEach);
+    expect(nodes.map((node) => node.core?.status().leasesLost)).toEqual([0, 0, 0]);
+    expect(world.logged.filter((line) => line.includes("went back"))).toEqual([]);
+    expect(takeOvers()).toBe(before);
+  });
+
   it("does not care about wall clocks", async () => {
     const [one, two] = await threeNodes();
     const before = takeOvers();

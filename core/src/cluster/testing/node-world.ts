@@ -15,9 +15,13 @@ export const HANDOVER_MS = 5_000;
 const STEP_MS = 10;
 const GIVEN_UP_MS = 600;
 const LATE_MS = 900;
+const SLOW_MS = 900;
 
-/** What becomes of an operation on the MetaStore. "late": it lands after it was given up. "silent": nothing ever comes of it. */
-export type MetaFault = "landed" | "lost" | "late" | "stale" | "unreachable" | "silent" | undefined;
+/**
+ * What becomes of an operation on the MetaStore. "late": it lands after it was given up. "silent": nothing ever comes of it. "slow": its
+ * answer comes late.
+ */
+export type MetaFault = "landed" | "lost" | "late" | "stale" | "unreachable" | "silent" | "slow" | undefined;
 export type MetaFaults = (operation: "get" | "create" | "update" | "delete" | "list", key: string) => MetaFault;
 
 /** A node's process: alive, paused (its time goes on, it does not) or dead. */
@@ -133,6 +137,7 @@ class NodeMeta implements MetaStore {
       (value) => ({ value }),
       (error: unknown) => ({ error }),
     );
+    if (fault === "slow") await new Promise<void>((resolve) => this.#clock.setTimer(SLOW_MS, resolve));
     await this.#process.running();
     if (fault === "landed") throw new TributaryError("LOG_RESULT_UNKNOWN", "by the test");
     if ("error" in result) throw result.error;
