@@ -35,7 +35,9 @@ export class Coordinator {
   async step(node: Id): Promise<boolean> {
     const { clock, meta } = this.#access;
     const nowMs = clock.monotonicMs();
-    const { nodes, assignment, containers } = this.#state;
+    const { nodes, assignment } = this.#state;
+    // The number only grows; the coordinator before may have heard of more.
+    const containers = Math.max(this.#state.containers, assignment.owners.length);
     const members = [...nodes].flatMap(([id, { record }]) => (record.draining ? [] : [id])).sort();
     if (members.join() !== this.#members) {
       this.#members = members.join();
