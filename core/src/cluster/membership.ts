@@ -10,6 +10,8 @@ export const NODE_ID_BYTES = 8;
 /** Of the formats that this program reads: see PROTOCOL.md. */
 const FORMAT_MAX = 1;
 const BEATS_PER_LEASE = 3;
+/** While the MetaStore can be read and takes nothing, such as with a full disk, beats go on being tried. */
+const UNCERTAIN_MAX = 256;
 
 export interface MembershipOptions {
   readonly name: string;
@@ -129,7 +131,7 @@ export class Membership {
       return "held";
     } catch (error) {
       if (!hasCode(error, "META_CONFLICT")) {
-        this.#uncertain.set(beat, sentMs);
+        this.#noteUncertain(beat, sentMs);
         return "unknown";
       }
     }
@@ -161,6 +163,16 @@ export class Membership {
       await this.#within(this.#access.meta.delete(nodeKey(this.#node), this.#revision));
     } catch (error) {
       this.#log.info("this node could not sign off; the others will find out by themselves", { code: toTributaryError(error).code });
+    }
+  }
+
+  /** The oldest is forgotten where there are many: had it landed, a later one would have met it. */
+  #noteUncertain(beat: number, sentMs: number): void {
+    this.#uncertain.set(beat, sentMs);
+    if (this.#uncertain.size <= UNCERTAIN_MAX) return;
+    for (const oldest of this.#uncertain.keys()) {
+      this.#uncertain.delete(oldest);
+      return;
     }
   }
 
