@@ -236,6 +236,12 @@ export const MUTANTS: readonly Mutant[] = [
     "    const before = id === undefined || id ? undefined : this.#appends.get(id);",
   ),
   one(
+    "takes a container from an owner that lives",
+    "core/src/service/container-host.ts",
+    "        mayTake: (before) => forced || this.#cluster.mayTake(before),",
+    "        mayTake: () => true,",
+  ),
+  one(
     "who waits for data is not woken (core)",
     "core/src/container/create-container.ts",
     "        for (const [streamId, chain] of changed) this.#waiters.wake(streamId, chain);",
