@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from "vitest";
+import { decodeStreamRecord, nameOfKey } from "../service/stream-record.ts";
 import { seededRandom } from "../service/testing/fast-clock.ts";
 import { HANDOVER_MS, LEASE_MS, type MetaFault, NodeWorld, serves, type TestNode } from "./testing/node-world.ts";
 
@@ -56,6 +57,31 @@ describe("containers", () => {
     await world.pass(5_000);
     expect(world.balanced(CONTAINERS)).toBe(true);
     for (const id of stayed) expect(epochs(one)[id]).toBe(before[id]);
+  });
+
+  it("of a node that dies in the middle of a deletion are taken over with it", async () => {
+    const one = await world.start("one");
+    const two = await world.start("two");
+    await world.until(() => world.balanced(CONTAINERS), 10_000);
+    // Two cannot ask one here: a stream of one's own containers is wanted.
+    const records = async () => (await world.store.list("streams")).map(({ key, value }) => decodeStreamRecord(key, value));
+    for (let i = 0; i < 16; i++) one.core?.streams.create({ scope: "s", stream: `s${i}` }, {}).catch(() => {});
+    await world.pass(1_000);
+    const streams = await world.store.list("streams");
+    const mine = streams.find(({ key, value }) => owned(one).includes(decodeStreamRecord(key, value).containers[0] ?? -1));
+    const name = nameOfKey(mine?.key ?? "");
+    one.meta.faults = (operation, key) => {
+      if (operation === "update" && key === mine?.key) world.kill(one);
+      return undefined;
+    };
+    void one.core?.streams.delete(name);
+    await world.until(() => one.process.dead, 1_000);
+    const states = async () => (await records()).map(({ state }) => state);
+    expect(await states()).toContain("deleting");
+    await world.until(() => owned(two).length === CONTAINERS, 10_000);
+    await world.pass(1_000);
+    expect(await states()).toContain("deleted");
+    expect(await states()).not.toContain("deleting");
   });
 
   it("move no more than they must while nodes start one after the other", async () => {

@@ -32,6 +32,7 @@ type KnownStream = ContainerStream & { readonly origin: StreamOrigin };
  *
  * - a stream that the container has and the MetaStore does not know gets its record back;
  * - one that the MetaStore knows to be deleted is deleted in the container once more;
+ * - a deletion that was begun goes on: the node that began it may have died with the container (rule C8);
  * - a record of a stream that the container knows to be deleted is deleted;
  * - where another stream has the name, the stream is called {stream}.recovered-{first digits of its id}.
  */
@@ -114,7 +115,9 @@ export class DirectoryRestorer {
     let conflicts = 0;
     for (const stream of streams) {
       if (signal.aborted) return 0;
-      if (!isNamed(stream) || byId.has(stream.id)) continue;
+      const known = byId.get(stream.id);
+      if (known?.record.state === "deleting") registrar.resume(known);
+      if (!isNamed(stream) || known) continue;
       const entry = records.get(streamKey(stream.origin.name));
       if (entry?.record.past.includes(stream.id)) await container.deleteStream(stream.id);
       else {
