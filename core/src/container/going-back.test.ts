@@ -238,6 +238,23 @@ describe("a damaged log", () => {
     expect(await past.texts(third)).toEqual([...kept, "7", "8"]);
   });
 
+  it("goes on from the lake where a snapshot was stored damaged, which no checkpoint ever named", async () => {
+    const past = new Past(seededRandom(12));
+    const early = past.save();
+    const first = await past.open({ ...FLUSH_ALWAYS, checkpointObjectsMax: 100 });
+    for (const number of [1, 2, 3]) {
+      await fill(first, number, number);
+      await tiered(first);
+    }
+    const objects = await past.objects.list("g0/c00005/blocks/", { limit: 100 });
+    const newest = objects.at(-1)?.name.replace("blocks", "snapshot") ?? "";
+    await past.objects.put(newest, new Uint8Array(60));
+    past.restoreLogs(early);
+    const next = await past.open();
+    expect(next.status()).toMatchObject({ generation: 1, wentBack: { reason: "log-lost" } });
+    expect(await past.texts(next)).toEqual(texts(1, 3));
+  });
+
   it("without a lake that knows it is left alone: it may be the wrong lake", async () => {
     const past = new Past(seededRandom(8));
     const first = await past.open(FLUSH_ALWAYS);
@@ -250,6 +267,44 @@ describe("a damaged log", () => {
 });
 
 describe("raising a generation", () => {
+  async function lostLog(seed: number) {
+    const past = new Past(seededRandom(seed));
+    const early = past.save();
+    const first = await past.open(FLUSH_ALWAYS);
+    await fill(first, 1, 3);
+    await tiered(first);
+    past.restoreLogs(early);
+    return past;
+  }
+
+  it("takes another name for its root where the store kept something else", async () => {
+    const past = await lostLog(13);
+    const { put } = past.objects;
+    let lies = 2;
+    past.objects.put = (name, data) => put.call(past.objects, name, name.includes("/root") && lies-- > 0 ? data.slice(0, 50) : data);
+    const next = await past.open();
+    expect(next.status().generation).toBe(1);
+    expect((await past.objects.list("g1/c00005/root", { limit: 9 })).map(({ name }) => name.slice(10))).toEqual([
+      "root",
+      "root-2",
+      "root-3",
+    ]);
+    await fill(next, 4, 5);
+    const last = await past.open();
+    expect(last.status().generation).toBe(1);
+    expect(await past.texts(last)).toEqual(texts(1, 5));
+  });
+
+  it("does not begin a generation once more whose root was damaged later", async () => {
+    const past = await lostLog(14);
+    await past.open();
+    await past.objects.delete("g1/c00005/root");
+    await past.objects.put("g1/c00005/root", new Uint8Array(60));
+    past.epoch = 1;
+    await expect(past.open()).rejects.toMatchObject({ code: "STORE_CORRUPT" });
+    expect(await past.objects.list("g1/c00005/root", { limit: 9 })).toHaveLength(1);
+  });
+
   it("goes on wherever it was interrupted", async () => {
     for (let dies = 1; ; dies++) {
       const past = new Past(seededRandom(9));

@@ -4,7 +4,7 @@ import type { Id } from "@tributary/common/names";
 import type { Log } from "@tributary/common/ports/log";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { FoundObject, LakeHistory } from "../tier/lake-history.ts";
-import { quarantineName, rootName } from "../tier/object-names.ts";
+import { quarantineName, rootNames } from "../tier/object-names.ts";
 import { encodeRoot, type GoneBackReason, type KnownLoss, segmentEnds } from "../tier/root-object.ts";
 import type { TierReader } from "../tier/tier-reader.ts";
 import { flushUnrecorded } from "../tier/unrecorded-flush.ts";
@@ -72,10 +72,10 @@ export async function recoverOrRaise(parts: TakeOverParts): Promise<Durable> {
 }
 
 /** The root of a later generation ends this one, whatever the MetaStore remembers. */
-async function refuseEndedGeneration({ container, epoch, objects }: TakeOverParts): Promise<void> {
+async function refuseEndedGeneration({ container, epoch, tier }: TakeOverParts): Promise<void> {
   const own = generationOf(epoch);
   let newest = own;
-  while (await objects.head(rootName(container, newest + 1))) newest++;
+  while (await tier.root(newest + 1)) newest++;
   if (newest > own) throw ended(container, newest);
 }
 
@@ -259,11 +259,15 @@ function knownLosses({ durable, other }: BestState, behind: Map<Id, number>): Kn
 }
 
 async function putRoot({ container, objects, tier }: TakeOverParts, generation: number, bytes: Uint8Array): Promise<void> {
-  try {
-    await objects.put(rootName(container, generation), bytes);
-  } catch (error) {
-    if (!hasCode(error, "OBJECT_EXISTS", "LOG_RESULT_UNKNOWN")) throw error;
+  for (const name of rootNames(container, generation)) {
+    try {
+      await objects.put(name, bytes);
+    } catch (error) {
+      if (!hasCode(error, "OBJECT_EXISTS", "LOG_RESULT_UNKNOWN")) throw error;
+    }
+    // Whoever's it is: it can be read, or the generation must not begin.
+    if (await tier.root(generation)) return;
+    if (!(await objects.head(name))) break;
   }
-  // Whoever's it is: it can be read, or the generation must not begin.
-  if (!(await tier.root(generation))) throw new TributaryError("LOG_RESULT_UNKNOWN", "the root of the generation may not be stored");
+  throw new TributaryError("LOG_RESULT_UNKNOWN", "the root of the generation may not be stored");
 }

@@ -59,8 +59,12 @@ export class LakeHistory {
     try {
       for (let ref: ObjectRef | undefined = head.ref; ref && generationOf(ref.epoch) === generation; ) {
         // A snapshot is of the state behind the object that was written with it.
-        snapshot = snapshots.get(keyOf(ref));
-        if (snapshot) break;
+        const candidate = snapshots.get(keyOf(ref));
+        // One that its owner did not find whole was never named by a checkpoint.
+        if (candidate && (await this.#tier.hasSnapshot(candidate))) {
+          snapshot = candidate;
+          break;
+        }
         objects.unshift(ref);
         ref = (await this.#tier.footer(ref)).previous;
       }

@@ -21,9 +21,18 @@ export function parseObjectName(generation: number, name: string): Pick<ObjectRe
   return { epoch: epochBefore(generation) + Number(match[1]), attempt: Number(match[2]), through: Number(match[3]) };
 }
 
-/** From what a generation of a container began. */
-export function rootName(container: number, generation: number): string {
-  return `${folderOf(generation, container)}/root`;
+/**
+ * From what a generation of a container began. Where a store kept other bytes than it was given, the next name is taken: the first one
+ * that is whole counts.
+ */
+export function rootNames(container: number, generation: number): readonly string[] {
+  const name = `${folderOf(generation, container)}/root`;
+  return [name, `${name}-2`, `${name}-3`];
+}
+
+/** What the names of everything begin with that a container has of a generation. */
+export function generationPrefix(container: number, generation: number): string {
+  return `${folderOf(generation, container)}/`;
 }
 
 /** Says that an epoch was won: put by its owner before it writes anything. */

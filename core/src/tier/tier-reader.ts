@@ -10,7 +10,7 @@ import { ContainerState } from "../container/state.ts";
 import { type Extent, lastAtOrBelow } from "../container/unflushed.ts";
 import { frameHash } from "../container/wal-frame.ts";
 import { applyFooter } from "./flush-object.ts";
-import { type ObjectKind, objectName, rootName } from "./object-names.ts";
+import { generationPrefix, type ObjectKind, objectName, rootNames } from "./object-names.ts";
 import { type Root, readRoot } from "./root-object.ts";
 import { readSnapshot } from "./snapshot.ts";
 import { type Footer, readFooter } from "./tier-footer.ts";
@@ -99,18 +99,43 @@ export class TierReader {
     return { chain: from, count: column("m"), segment, ordinal: column("o"), block, slice: column("i"), skip: column("k") };
   }
 
-  /** From what a generation begins; undefined if it has not begun. @throws STORE_CORRUPT */
+  /** From what a generation begins; undefined if it has not begun. @throws STORE_CORRUPT if it has, and its root is damaged */
   async root(generation: number): Promise<OpenRoot | undefined> {
     const known = this.#roots.get(generation);
     if (known) return known;
-    const name = rootName(this.#container, generation);
-    let bytes: Uint8Array;
-    try {
-      bytes = await this.#objects.get(name);
-    } catch (error) {
-      if (hasCode(error, "OBJECT_NOT_FOUND")) return undefined;
-      throw error;
+    const names = rootNames(this.#container, generation);
+    let damage: unknown;
+    for (const name of names) {
+      try {
+        const open = await this.#readRootTwice(name, generation);
+        this.#roots.set(generation, open);
+        return open;
+      } catch (error) {
+        if (hasCode(error, "OBJECT_NOT_FOUND")) break;
+        if (!hasCode(error, "STORE_CORRUPT")) throw error;
+        damage = error;
+      }
     }
+    if (damage === undefined) return undefined;
+    // Whoever put it did not find it whole, and nobody has gone on from it: the next name is free for another one.
+    const prefix = generationPrefix(this.#container, generation);
+    const found = await this.#objects.list(prefix, { limit: names.length + 1 });
+    if (found.some(({ name }) => !names.includes(name)) || names.every((name) => found.some((info) => info.name === name))) throw damage;
+    return undefined;
+  }
+
+  async #readRootTwice(name: string, generation: number): Promise<OpenRoot> {
+    try {
+      return await this.#readRoot(name, generation);
+    } catch (error) {
+      if (!hasCode(error, "STORE_CORRUPT")) throw error;
+      // Perhaps only on its way here.
+      return this.#readRoot(name, generation);
+    }
+  }
+
+  async #readRoot(name: string, generation: number): Promise<OpenRoot> {
+    const bytes = await this.#objects.get(name);
     const record = decodeFooter(name, OBJECT_KIND.root, bytes);
     const root = this.#reading(name, () => {
       const read = readRoot(record);
@@ -118,21 +143,29 @@ export class TierReader {
       if (generationOf(read.base.position.epoch) !== generation - 1) throw new Error("its base is of another generation");
       return read;
     });
-    const open = { root, hash: frameHash(bytes) };
-    this.#roots.set(generation, open);
-    return open;
+    return { root, hash: frameHash(bytes) };
   }
 
   /** What the objects of a generation follow where they follow no snapshot. */
   async #loadBase({ position }: Checkpoint): Promise<Loaded> {
     const generation = generationOf(position.epoch);
     if (generation === 0) return { state: new ContainerState(), index: new TierIndex() };
-    const name = rootName(this.#container, generation);
     const open = await this.root(generation);
-    if (!open) throw this.#corrupt(name, "it is missing");
+    if (!open) throw this.#corrupt(rootNames(this.#container, generation)[0] as string, "it is missing");
     const loaded = await this.load(open.root.base);
     loaded.state.raise(generation);
     return loaded;
+  }
+
+  /** Whether a snapshot is there and whole. */
+  async hasSnapshot(ref: ObjectRef): Promise<boolean> {
+    try {
+      await this.#loadSnapshot(ref);
+      return true;
+    } catch (error) {
+      if (hasCode(error, "STORE_CORRUPT")) return false;
+      throw error;
+    }
   }
 
   async #loadSnapshot(ref: ObjectRef): Promise<Loaded> {

@@ -7,7 +7,7 @@ import { expect, it } from "vitest";
 import { WAL_START } from "../container/counting.ts";
 import type { ObjectRef } from "../container/operations.ts";
 import { MemoryObjectStore } from "../service/testing/memory-engines.ts";
-import { objectName, rootName } from "./object-names.ts";
+import { objectName, rootNames } from "./object-names.ts";
 import { encodeRoot, readRoot } from "./root-object.ts";
 import { readFooter } from "./tier-footer.ts";
 import { decodeFooter, encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
@@ -97,7 +97,7 @@ it("roots with mutated contents are read, and then written as they are read, or 
     seeds: [decodeFooter("golden", OBJECT_KIND.root, read("tier-root-v1.bin"))],
     run: async (value) => {
       const objects = new MemoryObjectStore();
-      await objects.put(rootName(CONTAINER, 2), encodeObject(OBJECT_KIND.root, [], encodeCbor(value)).bytes);
+      await objects.put(rootNames(CONTAINER, 2)[0] as string, encodeObject(OBJECT_KIND.root, [], encodeCbor(value)).bytes);
       const open = await new TierReader(CONTAINER, objects, 1 << 20).root(2).catch((error: unknown) => {
         if (!hasCode(error, ...REFUSED)) throw error;
       });

@@ -214,10 +214,10 @@ export class LakeWatch {
 
   /** An object was stored with these bytes. */
   stored(name: string, data: Uint8Array): void {
-    const [, generation, container, kind] = /^g(\d+)\/c(\d+)\/(blocks\/|root$)/.exec(name) ?? [];
+    const [, generation, container, kind] = /^g(\d+)\/c(\d+)\/(blocks\/|root(?:-\d)?$)/.exec(name) ?? [];
     const of = this.#containers.get(Number(container));
     if (!of) return;
-    if (kind === "root") {
+    if (kind?.startsWith("root")) {
       this.#raise(of, Number(container), Number(generation), name, data);
       return;
     }
@@ -241,7 +241,8 @@ export class LakeWatch {
 
   /** A generation begins with what its root says, once it can be read. */
   #raise(of: Container, container: number, generation: number, name: string, data: Uint8Array): void {
-    const root = rootIn(name, data);
+    // The first one that is whole counts.
+    const root = of.logs.has(generation) ? undefined : rootIn(name, data);
     if (!root) return;
     const { hash } = root.base.position;
     const base = of.history.byHash(hash);
