@@ -137,6 +137,11 @@ function isRevived(id: number, { logs, wasDeleted }: Told): boolean {
   return wasDeleted(id) && logs.wasCopied(id);
 }
 
+/** The same segment, or what took its place in a later generation. */
+function isSuccessor(segment: string, of: string): boolean {
+  return segment.slice(segment.indexOf(".")) === of.slice(of.indexOf("."));
+}
+
 interface GapRecord {
   readonly stream: string;
   readonly range: { readonly from: number; readonly to: number } | undefined;
@@ -157,7 +162,8 @@ class Gaps {
         if (!gap) continue;
         const run = runOf(record);
         const list = this.#byRun.get(run) ?? [];
-        list.push({ stream, range: segments.find(({ id }) => id === segment)?.range, last: number, ...gap });
+        const range = segments.find(({ id }) => isSuccessor(id, segment))?.range;
+        list.push({ stream, range, last: number, ...gap });
         this.#byRun.set(run, list);
       }
     }

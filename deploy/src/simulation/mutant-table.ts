@@ -247,4 +247,43 @@ export const MUTANTS: readonly Mutant[] = [
     "        for (const [streamId, chain] of changed) this.#waiters.wake(streamId, chain);",
     "",
   ),
+  // Going back in time.
+  one(
+    "no root: the log alone decides where a generation begins",
+    "core/src/container/going-back.ts",
+    "      await objects.put(name, bytes);",
+    "      if (bytes.length === 0) await objects.put(name, bytes);",
+  ),
+  one("evidence in the lake ignored", "core/src/container/going-back.ts", "  if (suspects.length > 0) {", "  if (suspects.length > 1e9) {"),
+  one(
+    "a nonce is used again",
+    "core/src/container/create-container.ts",
+    "    this.#nonce = newId(setup.random, NONCE_BYTES);",
+    '    this.#nonce = newId(setup.random, NONCE_BYTES).replace(/./g, "1");',
+  ),
+  one(
+    "successors do not inherit writer numbers",
+    "core/src/container/state.ts",
+    "({ id: { ...id, generation }, length: 0, writers }));",
+    "({ id: { ...id, generation }, length: 0, writers: new Map(writers.size < 0 ? writers : []) }));",
+  ),
+  one(
+    "a generation begins from log or lake, whichever is shorter",
+    "core/src/container/going-back.ts",
+    "comparePositions(log.historyEnd, lake.historyEnd) >= 0",
+    "comparePositions(log.historyEnd, lake.historyEnd) <= 0",
+  ),
+  one(
+    "an epoch is not claimed",
+    "core/src/tier/claim.ts",
+    "  if (highest > epoch) throw used(epoch, highest);",
+    "  if (highest >= epoch) return;",
+  ),
+  one("tombstones are forgotten", "core/src/container/state.ts", "    this.tombstones.add(id);\n", ""),
+  one(
+    "a position is taken whatever its nonces",
+    "core/src/container/nonces.ts",
+    "  if (ancestry.length === 0) return Math.min(chain, end);",
+    "  if (ancestry.length >= 0) return Math.min(chain, end);",
+  ),
 ];

@@ -1,3 +1,4 @@
+import { formatStreamName } from "@tributary/common/names";
 import type { StreamInfo } from "@tributary/common/stream-service";
 import type { Operation } from "@tributary/core/container/operations";
 import type { Standing } from "../check/wal-history.ts";
@@ -16,6 +17,9 @@ export interface Deletion {
   doneMs: number | undefined;
 }
 
+/** What is added to a stream's name where another one has it. */
+const CAME_OF = /\.(?:quarantine|recovered)-.*$/;
+
 interface Holder {
   readonly streamId: string;
   readonly frame: Standing;
@@ -33,6 +37,8 @@ export class StreamFates {
   readonly #deleted = new Map<string, Standing[]>();
   readonly #closed = new Map<string, Standing[]>();
   readonly #holders = new Map<number, Holder[]>();
+  /** By name: frames that registered a stream, or one that stands in for it. */
+  readonly #registered = new Map<string, Holder[]>();
   readonly #names = new Map<string, string>();
   /** Streams whose deletion somebody was told of, and when. */
   readonly #gone = new Map<string, number>();
@@ -49,6 +55,8 @@ export class StreamFates {
       case "register-stream":
         if (frame.counts && this.isDeleted(operation.streamId)) this.#ledger.violate(3, "deleted stream came back", operation.streamId);
         if (operation.closed) push(this.#closed, operation.streamId, frame);
+        if (operation.origin)
+          push(this.#registered, formatStreamName(operation.origin.name).replace(CAME_OF, ""), { streamId: operation.streamId, frame });
         break;
       case "close-stream":
         push(this.#closed, operation.streamId, frame);
@@ -68,6 +76,12 @@ export class StreamFates {
 
   holdersOf(id: number): readonly string[] {
     return (this.#holders.get(id) ?? []).flatMap(({ streamId, frame }) => (frame.counts ? [streamId] : []));
+  }
+
+  /** A log lost all that it knew of a stream of this name. */
+  wasForgotten(name: string): boolean {
+    const all = this.#registered.get(name) ?? [];
+    return all.some(({ streamId }) => all.every((other) => other.streamId !== streamId || !other.frame.counts));
   }
 
   /** Frames held it, and a log lost them all. */

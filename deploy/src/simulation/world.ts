@@ -244,7 +244,8 @@ export class World implements SimWorld {
   /** No stream disappears that the counting frames have. */
   judgeStreams(found: ReadonlySet<string>): void {
     for (const streamId of this.lake.currentStreams()) {
-      if (!found.has(streamId)) this.ledger.violate(1, "stream disappeared", `${streamId} has ${this.lake.countOf(streamId)} records`);
+      const records = this.lake.countOf(streamId);
+      if (records > 0 && !found.has(streamId)) this.ledger.violate(1, "stream disappeared", `${streamId} has ${records} records`);
     }
   }
 
@@ -275,6 +276,7 @@ export class World implements SimWorld {
       losses.missing ||
       fates.missing ||
       this.#lostBehindEnd(submission) ||
+      this.#forgottenAtCommitted(submission) ||
       this.#declaredElsewhere(submission) ||
       this.#keptByDamage(submission);
     return { missing, doubled: losses.doubled || fates.doubled };
@@ -283,6 +285,12 @@ export class World implements SimWorld {
   /** Only the core had it, in frames that its logs lost: whoever needs more reads at level `tiered`. */
   #lostBehindEnd({ id, writer }: Submission): boolean {
     return writer === "core" && this.fates.wasLost(id);
+  }
+
+  /** Its gateway freed it at `committed`, and no gap record tells what a stream had that the core does not know at all any more. */
+  #forgottenAtCommitted({ writer, stream }: Submission): boolean {
+    const node = this.gateways.find(({ disk }) => disk.name === writer);
+    return node?.shape.freeAt === "committed" && this.fates.wasForgotten(stream);
   }
 
   /** Its gateway dropped it, and the gap record that says so may have gone with the stream, or be where damage keeps it. */
