@@ -1,4 +1,5 @@
 import type { Clock } from "@tributary/common/clock";
+import { LIMITS } from "@tributary/common/limits";
 
 interface Route {
   epoch: number;
@@ -30,14 +31,14 @@ export class RouteTable {
   /** The core said so; it may be old. True if it is news. */
   heard(container: number, epoch: number): boolean {
     const known = this.#routes.get(container)?.epoch ?? 0;
-    if (!isEpoch(epoch) || epoch <= known) return false;
+    if (!isRoute(container, epoch) || epoch <= known) return false;
     this.#routes.set(container, { epoch, distrustedUntilMs: 0 });
     return true;
   }
 
   /** The owner itself answered under this epoch, be it lower than what was heard: a core may have been set up anew. */
   answered(container: number, epoch: number | undefined): void {
-    if (epoch === undefined || !isEpoch(epoch) || this.#routes.get(container)?.epoch === epoch) return;
+    if (epoch === undefined || !isRoute(container, epoch) || this.#routes.get(container)?.epoch === epoch) return;
     this.#routes.set(container, { epoch, distrustedUntilMs: 0 });
   }
 
@@ -48,6 +49,7 @@ export class RouteTable {
   }
 }
 
-function isEpoch(value: unknown): boolean {
-  return Number.isSafeInteger(value) && (value as number) > 0;
+/** What does not come from a core of this kind is not remembered. */
+function isRoute(container: number, epoch: unknown): boolean {
+  return container < LIMITS.containersMax && Number.isSafeInteger(epoch) && (epoch as number) > 0;
 }

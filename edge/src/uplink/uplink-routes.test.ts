@@ -1,4 +1,5 @@
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
+import { LIMITS } from "@tributary/common/limits";
 import type { Bus } from "@tributary/common/ports/bus";
 import { ManualClock } from "@tributary/common/testing/manual-clock";
 import { UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
@@ -169,6 +170,7 @@ describe("a route table", () => {
       routes.answered(2, nonsense);
     }
     expect(routes.directEpoch(2)).toBe(0);
+    expect(routes.heard(LIMITS.containersMax, 1)).toBe(false);
   });
 });
 
