@@ -19,7 +19,7 @@ interface ServerOptions extends Pick<ServerFlags, "json">, SettingFlags {
 }
 
 const VERSION = "0.1.0";
-/** A stop that takes longer is cut off: everything acknowledged is durable anyway. */
+/** A stop that takes longer, beside the time in which others take a core node's containers, is cut off: everything acknowledged is durable anyway. */
 const STOP_MS_MAX = 20_000;
 
 export function addServerCommands(program: Command): void {
@@ -79,7 +79,8 @@ async function up(options: ServerOptions): Promise<void> {
   }
   announce({ gateway, core }, config, options);
   // The gateway first: what it still holds the core can take until its own end.
-  await runUntilStopped(logger, liveLine({ gateway, core }, options), [() => gateway.close(), () => core.close(), () => bus?.close()]);
+  const closers = [() => gateway.close(), () => core.close(), () => bus?.close()];
+  await runUntilStopped(logger, liveLine({ gateway, core }, options), closers, config["core.drainMs"]);
 }
 
 async function edge(options: ServerOptions): Promise<void> {
@@ -101,7 +102,7 @@ async function core(options: ServerOptions): Promise<void> {
   const common = { config, clock: systemClock, random: systemRandom, logger, phases: phaseListener() };
   const server = await startCoreServer({ ...common, version: VERSION, bus });
   announce({ core: server }, config, options);
-  await runUntilStopped(logger, liveLine({ core: server }, options), [() => server.close(), () => bus?.close()]);
+  await runUntilStopped(logger, liveLine({ core: server }, options), [() => server.close(), () => bus?.close()], config["core.drainMs"]);
 }
 
 function prepare(options: ServerOptions): { config: Config; logger: Logger } {
@@ -153,6 +154,7 @@ async function runUntilStopped(
   logger: Logger,
   stopLiveLine: () => void,
   closers: readonly (() => Promise<void> | undefined)[],
+  drainMs = 0,
 ): Promise<void> {
   const signal = await new Promise<string>((resolve) => {
     for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => resolve(name));
@@ -163,7 +165,7 @@ async function runUntilStopped(
   const timer = setTimeout(() => {
     logger.error("the stop takes too long and is cut off; nothing acknowledged is lost");
     process.exit(1);
-  }, STOP_MS_MAX);
+  }, STOP_MS_MAX + drainMs);
   for (const closer of closers) await closer();
   clearTimeout(timer);
   logger.info("stopped");
