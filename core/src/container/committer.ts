@@ -205,9 +205,15 @@ export class Committer {
     this.#decided.clear();
     this.#lost = new Map(inFlight.map((frame) => [frame.position.hash, frame]));
     let failures = 0;
+    let endAtLeast = 0;
     for (let tries = 0; !this.#stop.signal.aborted; tries++) {
       try {
-        const { landed, fence: position, takeOver } = await this.#inTime((signal) => fence(log, this.#host, durable, signal));
+        const { position: known, end } = durable;
+        const {
+          landed,
+          fence: position,
+          takeOver,
+        } = await this.#inTime((signal) => fence(log, this.#host, { position: known, end, endAtLeast }, signal));
         if (this.#stop.signal.aborted) return;
         for (const record of landed) {
           const changed = applyLanded(durable, record);
@@ -225,7 +231,8 @@ export class Committer {
         return;
       } catch (error) {
         if (hasCode(error, ...FATAL_CODES) || !(error instanceof TributaryError)) throw error;
-        if (!hasCode(error, "LOG_SEQUENCE_MISMATCH")) {
+        if (hasCode(error, "LOG_SEQUENCE_MISMATCH")) endAtLeast = Number(error.details["last"] ?? 0);
+        else {
           failures++;
           this.#giveUp(error);
           if (failures >= triesMax) throw error;

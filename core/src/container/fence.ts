@@ -1,4 +1,4 @@
-import { TributaryError } from "@tributary/common/errors";
+import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { Log } from "@tributary/common/ports/log";
 import { FRAME_KIND, type FrameHead, WAL_START, type WalPosition } from "./counting.ts";
 import type { Operation } from "./operations.ts";
@@ -21,7 +21,8 @@ export interface Fenced {
 export async function fence(
   log: Log,
   owner: { readonly container: number; readonly epoch: number; readonly takeOver: Operation },
-  known: { readonly position: WalPosition; readonly end: number },
+  /** `endAtLeast`: the log was seen to reach so far. */
+  known: { readonly position: WalPosition; readonly end: number; readonly endAtLeast?: number },
   signal: AbortSignal,
 ): Promise<Fenced> {
   const { container, epoch, takeOver } = owner;
@@ -38,6 +39,7 @@ export async function fence(
     throw error;
   }
   if (position.epoch > epoch) throw deposed(epoch, position.epoch);
+  if (end < (known.endAtLeast ?? 0)) throw new LogHole(`the log ends at ${known.endAtLeast}, and nothing of it can be read behind ${end}`);
   const attempt = position.epoch === epoch ? position.attempt + 1 : 1;
   const head = { kind: FRAME_KIND.fence, container, epoch, attempt, number: 0, previousHash: position.hash };
   const { bytes, hash } = encodeFrame(head, [takeOver]);
@@ -50,7 +52,8 @@ export async function fence(
     const { last } = await log.state();
     if (last < end)
       throw new TributaryError("STORE_CORRUPT", `the WAL ends at ${last}, but ${end} was durable: it went back`, { wentBack: true });
-    throw error;
+    if (!hasCode(error, "LOG_SEQUENCE_MISMATCH")) throw error;
+    throw new TributaryError("LOG_SEQUENCE_MISMATCH", error.message, { ...error.details, last }, { cause: error });
   }
   return { landed, fence: { seq, epoch, attempt, number: 0, hash }, takeOver };
 }

@@ -191,8 +191,6 @@ describe("a damaged log", () => {
         const [record] = await past.log(0).read(seq, { recordsMax: 1, bytesMax: 1 });
         const damaged = Uint8Array.from(record?.data ?? []);
         damaged[60 % damaged.length] = (damaged[60 % damaged.length] as number) ^ 4;
-        // The last record of a log that is gone leaves no trace.
-        if (how === "gone" && seq === last) continue;
         past.log(0).damage(seq, how === "bit" ? damaged : undefined);
         const next = await past.open();
         const { generation, wentBack } = next.status();
@@ -206,7 +204,8 @@ describe("a damaged log", () => {
         }
         expect(generation, `record ${seq} ${how}`).toBe(1);
         expect(wentBack?.reason).toBe(seq === first ? "log-lost" : "log-damaged");
-        if (read.length < 7)
+        // What the last record held nobody knows once it is gone.
+        if (read.length < 7 && !(how === "gone" && seq === last))
           expect(wentBack?.losses, `record ${seq} of ${first} to ${last} ${how}, ${read.length} read`).toMatchObject([
             { streamId: STREAM, from: read.length, to: 8 },
           ]);

@@ -73,17 +73,25 @@ export async function recover(log: Log, tier: TierReader, generation: number, ho
       if (ofGeneration && checkpoint.position.seq >= first - 1) candidates.push({ seq: record.seq, checkpoint });
     }
   }
+  // Its last records may be gone: then the log says that it ends behind what can be read, and takes nothing at the end that we know.
+  const wholeOrDamaged = (recovered: Recovered): Recovered => {
+    const { end } = recovered.durable;
+    if (recovered.damage || end >= last) return recovered;
+    const message = `the log ends at ${last}, and nothing of it can be read behind ${end}`;
+    if (holes === "may pass") throw new LogHole(message);
+    return { ...recovered, damage: new TributaryError("FRAME_CORRUPT", message, { seq: end + 1 }) };
+  };
   let failure: TributaryError | undefined;
   for (const { seq, checkpoint } of candidates.toReversed()) {
     const recovered = await replayFrom(log, tier, checkpoint, holes);
-    if (recovered.hashes.has(seq)) return recovered;
+    if (recovered.hashes.has(seq)) return wholeOrDamaged(recovered);
     // Seen from a checkpoint that does not count anything may look corrupt; one before it decides.
     failure = recovered.damage;
   }
   if (first > 1) {
     throw new LogLost(`the WAL begins at ${first} and holds no checkpoint that counts`, { cause: failure });
   }
-  return replayFrom(log, tier, await generationStart(tier, generation), holes);
+  return wholeOrDamaged(await replayFrom(log, tier, await generationStart(tier, generation), holes));
 }
 
 /** The state at a checkpoint, and the frames of the log that go on from it. @throws STORE_CORRUPT of the tier, FORMAT_UNSUPPORTED, LogHole */
