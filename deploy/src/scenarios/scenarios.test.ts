@@ -30,4 +30,7 @@ describe("scenarios, short forms, with real processes", { timeout: 180_000 }, ()
   it("kill, gateway on Bun", () => tell("kill", "bun"));
   it("kill, gateway on Deno", () => tell("kill", "deno"));
   it("core-away", () => tell("core-away", "node"));
+  it("chaos", () => tell("chaos", "node"));
+  it("replace", () => tell("replace", "node"));
+  it("store-loss", () => tell("store-loss", "node"));
 });
