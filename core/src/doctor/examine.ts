@@ -1,4 +1,5 @@
-import { access, constants, mkdir, readFile, statfs } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { access, constants, readFile, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "@tributary/common/config";
 import { connectConfiguredNats } from "@tributary/common/engines/configured-nats";
@@ -68,13 +69,14 @@ async function readStreams(link: NatsLink, config: Config): Promise<StreamFacts[
 
 async function lookAtLake(config: Config): Promise<LakeFacts> {
   const path = lakeFolder(config);
+  // Nothing is made here: an empty folder in place of one that is not mounted would be taken for the lake.
+  const exists = existsSync(path);
   try {
-    await mkdir(path, { recursive: true });
     await access(path, constants.W_OK);
     const { bavail, blocks, bsize } = await statfs(path);
-    return { path, writable: true, bytesFree: bavail * bsize, bytes: blocks * bsize, foreign: await foreignLake(path, config) };
+    return { path, exists, writable: true, bytesFree: bavail * bsize, bytes: blocks * bsize, foreign: await foreignLake(path, config) };
   } catch {
-    return { path, writable: false, bytesFree: 0, bytes: 0, foreign: "" };
+    return { path, exists, writable: false, bytesFree: 0, bytes: 0, foreign: "" };
   }
 }
 

@@ -18,7 +18,7 @@ const healthy: ClusterFacts = {
   streams: [stream()],
   replicasWanted: 3,
   frameBytesMin: 4_259_840,
-  lake: { path: "/lake", writable: true, bytesFree: 60, bytes: 100, foreign: "" },
+  lake: { path: "/lake", exists: true, writable: true, bytesFree: 60, bytes: 100, foreign: "" },
 };
 
 test("a healthy cluster has nothing to change", () => {
@@ -47,6 +47,7 @@ const cases: [name: string, changes: Partial<ClusterFacts>, level: "warning" | "
   ["a stream that was changed", { streams: [stream({ differences: ["max_age is 5, it must be 0"] })] }, "bad", "max_age"],
   ["nothing there yet", { streams: [] }, "warning", "no streams"],
   ["a lake that is another's", { lake: { ...healthy.lake, foreign: "it belongs to 'other'" } }, "bad", "other"],
+  ["a lake that is not mounted", { lake: { ...healthy.lake, exists: false, writable: false } }, "warning", "is not there"],
   ["a lake that cannot be written", { lake: { ...healthy.lake, writable: false } }, "bad", "cannot be written"],
   ["a full lake", { lake: { ...healthy.lake, bytesFree: 1 } }, "bad", "99 % full"],
 ];

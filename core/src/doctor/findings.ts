@@ -24,6 +24,8 @@ export interface StreamFacts {
 
 export interface LakeFacts {
   readonly path: string;
+  /** False where the folder is not there. */
+  readonly exists: boolean;
   readonly writable: boolean;
   readonly bytesFree: number;
   readonly bytes: number;
@@ -140,7 +142,15 @@ function streamFindings({ streams, servers, replicasWanted }: ClusterFacts): Fin
   return found.length > 0 ? found : [ok(`${streams.length} streams have all their copies, in step`)];
 }
 
-function lakeFindings({ path, writable, bytesFree, bytes, foreign }: LakeFacts): Finding[] {
+function lakeFindings({ path, exists, writable, bytesFree, bytes, foreign }: LakeFacts): Finding[] {
+  if (!exists) {
+    return [
+      warning(
+        `the lake ${path} is not there`,
+        "mount it, if it is to be a mounted folder; if it is new, a core node makes it at its start",
+      ),
+    ];
+  }
   if (foreign !== "") return [bad(foreign, "set core.lake to this cluster's lake, or give this cluster an empty one")];
   if (!writable) return [bad(`the lake ${path} cannot be written`, "give the user of the core nodes the right to write there")];
   const share = bytes === 0 ? 0 : 1 - bytesFree / bytes;
