@@ -7,7 +7,7 @@ import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { type Load, startLoad, tellGateways } from "./load.ts";
 import { type Line, Network } from "./network.ts";
-import type { Scenario, ScenarioContext } from "./scenario.ts";
+import { type Scenario, type ScenarioContext, until } from "./scenario.ts";
 import type { ServerProcess } from "./server-process.ts";
 import { CORE_TOKEN } from "./servers.ts";
 import { TailReader } from "./tail-reader.ts";
@@ -16,6 +16,7 @@ import { WalFollower } from "./wal-follower.ts";
 const STREAMS = ["chaos/a", "chaos/b", "chaos/wide"];
 const CONTAINERS = 4;
 const LEASE_MS = 1_500;
+const START_MS_MAX = 180_000;
 const MACHINES = ["nats-1", "nats-2", "nats-3", "core-1", "core-2", "core-3"];
 
 /** Somebody who can be hit, and is well or not. */
@@ -205,7 +206,17 @@ async function strike(member: Member, how: Blow, context: ScenarioContext): Prom
     if (how === "killed") {
       await member.kill();
       await pause(forMs);
-      await member.start();
+      // As a supervisor does: a core node refuses to start while it cannot ask every nats-server whether it syncs.
+      await until(`${member.name} to start`, START_MS_MAX, async () => {
+        try {
+          await member.start();
+          return true;
+        } catch (error) {
+          context.say(`${error}`);
+          await member.kill();
+          return false;
+        }
+      });
     } else if (how === "paused") {
       process.kill(member.pid(), "SIGSTOP");
       await pause(forMs);
