@@ -24,6 +24,12 @@ export interface ServerOptions {
 const READY_MS_MAX = 30_000;
 const POLL_MS = 20;
 
+/** Nobody outlives this process, however it ends its work. */
+const running = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
 /** One server of a scenario as a real process, started again after each kill. */
 export class ServerProcess implements Victim {
   readonly #options: ServerOptions;
@@ -62,12 +68,14 @@ export class ServerProcess implements Victim {
     const env = { ...process.env, TRIBUTARY_PHASES: "1", ...this.#options.env };
     const child = spawn(program as string, [...leading, TRIBUTARY, ...this.#options.args], { env, stdio: ["ignore", "pipe", "pipe"] });
     this.#child = child;
+    running.add(child);
     child.stdout?.on("data", (chunk) => this.#log.write(chunk));
     child.stderr?.on("data", (chunk: Buffer) => this.#lines(chunk.toString()));
     let gone = false;
     this.#exited = new Promise((resolve) => {
       child.on("close", () => {
         gone = true;
+        running.delete(child);
         resolve();
       });
     });
