@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { decodeStreamRecord, nameOfKey } from "../service/stream-record.ts";
 import { seededRandom } from "../service/testing/fast-clock.ts";
-import { HANDOVER_MS, LEASE_MS, type MetaFault, NodeWorld, serves, type TestNode } from "./testing/node-world.ts";
+import { HANDOVER_MS, LEASE_MS, type MetaFault, NodeWorld, STEP_MS, serves, type TestNode } from "./testing/node-world.ts";
 
 const CONTAINERS = 4;
 
@@ -248,6 +248,22 @@ describe("a cluster", () => {
     await world.pass(15_000, atMostOneEach);
     expect(nodes.map((node) => node.core?.status().leasesLost)).toEqual([0, 0, 0]);
     expect(world.logged.filter((line) => line.includes("went back"))).toEqual([]);
+    expect(takeOvers()).toBe(before);
+  });
+
+  it("whose MetaStore takes longer for a beat than a beat lasts serves all the same", async () => {
+    const nodes = await threeNodes();
+    const before = takeOvers();
+    for (const node of nodes) node.meta.faults = (operation) => (operation === "update" ? "slow" : undefined);
+    let served = 0;
+    await world.pass(15_000, () => {
+      atMostOneEach();
+      served += world.allServed(CONTAINERS) ? STEP_MS : 0;
+    });
+    expect(served).toBeGreaterThan(14_000);
+    for (const node of nodes) node.meta.faults = () => undefined;
+    await world.until(() => world.allServed(CONTAINERS), 1_000);
+    expect(nodes.map((node) => node.core?.status().leasesLost)).toEqual([0, 0, 0]);
     expect(takeOvers()).toBe(before);
   });
 

@@ -10,6 +10,8 @@ export const NODE_ID_BYTES = 8;
 /** Of the formats that this program reads: see PROTOCOL.md. */
 const FORMAT_MAX = 1;
 const BEATS_PER_LEASE = 3;
+/** Of a lease, for an answer: a beat that gets lost is followed by another in time, and one that takes as long as this is in time as well. */
+const ANSWER_SHARE = 0.5;
 /** While the MetaStore can be read and takes nothing, such as with a full disk, beats go on being tried. */
 const UNCERTAIN_MAX = 256;
 
@@ -125,9 +127,18 @@ export class Membership {
   async beat(): Promise<"held" | "unknown" | "lost"> {
     const sentMs = this.#clock.monotonicMs();
     const beat = ++this.#beat;
+    const node = this.#node;
+    const before = this.#revision;
+    const update = this.#access.meta.update(nodeKey(node), encodeNodeRecord(this.record()), before);
+    update.then(
+      (revision) => {
+        // An answer that nobody waits for any more: where the MetaStore is slow there may never be a quicker one.
+        if (node === this.#node && this.#uncertain.has(beat)) this.#succeed(sentMs, revision);
+      },
+      () => {},
+    );
     try {
-      const revision = await this.#within(this.#access.meta.update(nodeKey(this.#node), encodeNodeRecord(this.record()), this.#revision));
-      this.#succeed(sentMs, revision);
+      this.#succeed(sentMs, await this.#within(update));
       return "held";
     } catch (error) {
       if (!hasCode(error, "META_CONFLICT")) {
@@ -135,6 +146,8 @@ export class Membership {
         return "unknown";
       }
     }
+    // It met the one before it, whose answer came meanwhile.
+    if (this.#revision !== before) return this.beat();
     if (this.#uncertain.size === 0) return "lost";
     if (await this.#adopt()) return this.beat();
     return this.holds() ? "unknown" : "lost";
@@ -184,6 +197,6 @@ export class Membership {
   }
 
   #within<T>(promise: Promise<T>): Promise<T> {
-    return within(this.#clock, this.beatMs, promise);
+    return within(this.#clock, this.#options.leaseMs * ANSWER_SHARE, promise);
   }
 }

@@ -12,10 +12,10 @@ import { MemoryMetaStore } from "../../service/testing/memory-meta-store.ts";
 
 export const LEASE_MS = 1_500;
 export const HANDOVER_MS = 5_000;
-const STEP_MS = 10;
+export const STEP_MS = 10;
 const GIVEN_UP_MS = 600;
 const LATE_MS = 900;
-const SLOW_MS = 900;
+const SLOW_MS = 700;
 
 /**
  * What becomes of an operation on the MetaStore. "late": it lands after it was given up. "silent": nothing ever comes of it. "slow": its
