@@ -69,7 +69,10 @@ export class CoreNode {
       options: { cluster: "sim", name: this.name, containers: shape.containers, shared: shape.cluster.shared },
       async containerFactory(id, epoch) {
         await logs.get(id)?.close();
-        const log = new SimLog(world.wals.open(id, generationOf(epoch)), process, world, shape.wal, wires.wal);
+        const store = world.wals.open(id, generationOf(epoch));
+        // An engine that met damage while it read gives the record up when it is opened again.
+        for (const seq of [...store.unreadable]) store.remove(seq);
+        const log = new SimLog(store, process, world, shape.wal, wires.wal);
         logs.set(id, log);
         return createContainer({
           id,
