@@ -53,6 +53,21 @@ describe("stream directory", () => {
     await directory.close();
   });
 
+  test("finishes a deletion whose intent the MetaStore has forgotten, since it went back meanwhile", async () => {
+    const store = new MemoryMetaStore();
+    const directory = directoryOn(store);
+    await directory.start();
+    await create(directory, "a");
+    const before = store.save();
+    const deleting = await directory.beginDelete(NAME);
+    store.restore(before);
+    expect(deleting && (await directoryOn(store).find(NAME))?.record.state).toBe("open");
+    if (deleting) await directory.finishDelete(deleting);
+    expect(await directoryOn(store).find(NAME)).toBeUndefined();
+    expect(await create(directory, "a")).toBe("retired");
+    await directory.close();
+  });
+
   describe("a deletion that another one overtakes does not take the name's next stream with it", () => {
     /** The first update is answered only after `meanwhile`. */
     class Interrupted extends MemoryMetaStore {

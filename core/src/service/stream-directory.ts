@@ -230,9 +230,9 @@ export class StreamDirectory {
     this.#keyOfId.delete(record.id);
     const key = streamKey(name);
     await changeKey<void>(this.#access, key, (entry) => {
-      if (!entry || entry.revision < deleting.revision) return { type: "again" };
-      const before = decodeStreamRecord(key, entry.value);
-      if (before.state !== "deleting" || before.id !== record.id) return DONE;
+      const before = entry ? decodeStreamRecord(key, entry.value) : NO_STREAM;
+      if (before.id !== record.id) return !entry || entry.revision < deleting.revision ? { type: "again" } : DONE;
+      // Also where it is open, since the MetaStore went back and forgot the intent: the containers have deleted it for good.
       const value = encodeStreamRecord({
         ...NO_STREAM,
         past: [...before.past, record.id].slice(-LIMITS.pastIdsPerNameMax),
