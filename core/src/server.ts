@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import type { Clock } from "@tributary/common/clock";
 import type { Config } from "@tributary/common/config";
 import { createDataPlane } from "@tributary/common/http/data-plane";
-import { serveHttp } from "@tributary/common/http/serve";
+import { assertPortFree, serveHttp } from "@tributary/common/http/serve";
 import type { Logger } from "@tributary/common/logger";
 import { CORE_METRICS, type CoreMetrics, createMetricsText } from "@tributary/common/metrics";
 import type { PhaseListener } from "@tributary/common/phases";
@@ -36,6 +36,9 @@ export interface CoreServer {
 /** Starts a core node with its HTTP face. @throws CONFIG_INVALID, DATA_DIR_LOCKED, PORT_IN_USE, NATS_UNSAFE, BUS_UNREACHABLE */
 export async function startCoreServer(parts: CoreServerParts): Promise<CoreServer> {
   const { config, clock, random, logger, phases } = parts;
+  const address = { host: config["core.http.host"], port: config["core.http.port"] };
+  // Before it becomes a member: one that cannot serve, started again and again, would move containers to and fro.
+  await assertPortFree(address);
   const ports = await openCorePorts(config, parts.bus, logger);
   const closers: (() => Promise<void>)[] = [() => ports.close()];
   const close = async () => {
@@ -104,7 +107,7 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       reportError: (error) =>
         logger.error("defect in a request", { error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
     });
-    const http = await serveHttp(app, { host: config["core.http.host"], port: config["core.http.port"], clock });
+    const http = await serveHttp(app, { ...address, clock });
     closers.push(() => http.close());
     const url = `http://${http.host}:${http.port}`;
     const everywhere = http.host === "0.0.0.0" || http.host === "::";

@@ -5,7 +5,7 @@ import { hasCode } from "../errors.ts";
 import { LIMITS } from "../limits.ts";
 import type { AppendResult } from "../stream-service.ts";
 import { BodyBudget, takeBody } from "./body.ts";
-import { type HttpServer, serveHttp } from "./serve.ts";
+import { assertPortFree, type HttpServer, serveHttp } from "./serve.ts";
 import { envelopeLines, type MemoryPlane, memoryPlane } from "./testing/plane.ts";
 
 const TEXT = { "content-type": "text/plain" };
@@ -157,6 +157,16 @@ test("a port in use and an address that is not ours are typed errors", async () 
     "PORT_IN_USE",
     "CONFIG_INVALID",
   ]);
+});
+
+test("whether a port is free is seen without keeping it", async () => {
+  const plane = memoryPlane();
+  const { server } = await serve(plane);
+  const taken = { host: "127.0.0.1", port: server.port };
+  await expect(assertPortFree(taken)).rejects.toMatchObject({ code: "PORT_IN_USE" });
+  await server.close();
+  await assertPortFree(taken);
+  servers.push(await serveHttp(plane.app, taken));
 });
 
 test("close ends live reads, lets an append in flight finish, and frees the port", async () => {

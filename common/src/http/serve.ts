@@ -44,6 +44,19 @@ export async function serveHttp(app: Hono<DataPlaneEnv>, options: ServeOptions):
   };
 }
 
+/** For a server that is to change things elsewhere before it can serve: it must not, where it cannot serve. @throws as serveHttp */
+export async function assertPortFree(options: Pick<ServeOptions, "host" | "port">): Promise<void> {
+  let listener: Listener;
+  try {
+    listener = await listenHere(async () => new Response(null, { status: 503 }), options.host, options.port);
+  } catch (error) {
+    throw listenError(error, options);
+  }
+  const drained = listener.drain();
+  await listener.cut();
+  await drained;
+}
+
 async function shut(listener: Listener, closing: AbortController, clock: Clock, graceMs: number): Promise<void> {
   closing.abort();
   const drained = listener.drain();
@@ -54,7 +67,7 @@ async function shut(listener: Listener, closing: AbortController, clock: Clock, 
   await drained;
 }
 
-function listenError(error: unknown, { host, port }: ServeOptions): TributaryError {
+function listenError(error: unknown, { host, port }: Pick<ServeOptions, "host" | "port">): TributaryError {
   const { code, name, message } = error as { code?: string; name?: string; message?: string };
   const details = { host, port };
   if (code === "EADDRINUSE" || name === "AddrInUse") {

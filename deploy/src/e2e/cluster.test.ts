@@ -35,6 +35,10 @@ test("three core nodes on one NATS server share the containers; one is killed, o
   const [two, three] = await Promise.all([start("two"), start("three")]);
   nodes.alive = [one, two, three];
   await until("the containers to be spread", () => nodes.balanced());
+  // Started again and again by its supervisor, it would move containers to and fro.
+  const portless = await tributary(["core", ...nodes.argumentsOf("portless"), "--http-port", new URL(one.coreHttp).port, "--json"]);
+  expect(reported(portless)?.code).toBe("PORT_IN_USE");
+  expect(portless.stderr).not.toContain("is a member of the cluster");
   const facts = await statusOf<CoreFacts>(one.coreHttp);
   expect(facts.members.map((member) => member.name).sort()).toEqual(["one", "three", "two"]);
   expect(facts.members.map((member) => member.url).sort()).toEqual(nodes.alive.map((server) => server.coreHttp).sort());
