@@ -35,6 +35,7 @@ const cases: [name: string, changes: Partial<ClusterFacts>, level: "warning" | "
   ["a disk that fills up", { servers: healthy.servers.map((each) => ({ ...each, storeBytes: 85 })) }, "warning", "85 % full"],
   ["a full disk", { servers: healthy.servers.map((each) => ({ ...each, storeBytes: 96 })) }, "bad", "96 % full"],
   ["one copy", { streams: [stream({ replicas: 1, peers: [] })], replicasWanted: 1 }, "warning", "1 of 3 copies"],
+  ["a setting that is not what the streams have", { replicasWanted: 5 }, "bad", "nats.replicas is 5, and tributary-local-wal-0 has 3"],
   ["a copy whose server was removed", { streams: [stream({ peers: [peer("b")] })] }, "warning", "2 of its 3 copies"],
   ["no leader", { streams: [stream({ leader: "" })] }, "bad", "no leader"],
   ["a copy that is away", { streams: [stream({ peers: [peer("b", { offline: true }), peer("c")] })] }, "warning", "offline"],

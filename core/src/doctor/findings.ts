@@ -64,8 +64,10 @@ export function findingsOf(facts: ClusterFacts): Finding[] {
 
 function sync({ connectedId, connectedVersion, servers }: ClusterFacts): Finding {
   const problem = findUnsafe(connectedId, connectedVersion, servers);
-  if (problem !== undefined)
-    return bad(problem, "run nats-server 2.15 or newer with 'jetstream { sync_interval: always }' on every server");
+  if (problem !== undefined) {
+    const seeAll = "name every server's monitoring address in nats.monitorUrl, separated by commas";
+    return bad(problem, `run nats-server 2.15 or newer with 'jetstream { sync_interval: always }' on every server, and ${seeAll}`);
+  }
   return ok(`${servers.length} NATS ${servers.length === 1 ? "server syncs" : "servers sync"} before they acknowledge`);
 }
 
@@ -97,6 +99,16 @@ function streamFindings({ streams, servers, replicasWanted }: ClusterFacts): Fin
       warning(
         `nats.replicas is ${replicasWanted} and there are ${servers.length} servers`,
         "set nats.replicas=3: one server's disk is not enough",
+      ),
+    );
+  }
+  const others = streams.filter(({ replicas }) => replicas !== replicasWanted);
+  const [other] = others;
+  if (other) {
+    found.push(
+      bad(
+        `nats.replicas is ${replicasWanted}, and ${other.name} has ${other.replicas}${others.length > 1 ? `, ${others.length - 1} more are not right either` : ""}: a core node does not start so`,
+        `set nats.replicas=${other.replicas}, or change each stream with 'nats stream edit NAME --replicas ${replicasWanted}'`,
       ),
     );
   }
