@@ -23,6 +23,8 @@ export interface LocalClusterOptions {
   readonly coreFlags?: readonly string[];
   readonly gatewayFlags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Gives a start up: what has been started is stopped. */
+  readonly signal?: AbortSignal;
 }
 
 /** Three copies of everything, where there are three servers. */
@@ -85,20 +87,22 @@ export class LocalCluster {
     const storeDirs = options.natsPorts.map((_, i) => join(options.folder, natsName(i)));
     for (const folder of storeDirs) mkdirSync(folder, { recursive: true });
     const { natsPorts: ports, monitoringPorts, systemUser } = options;
-    const nats = await startNatsCluster(storeDirs.length, {
+    const starting = startNatsCluster(storeDirs.length, {
       ...{ storeDirs, ports, maxPayload: NATS_MAX_PAYLOAD },
       ...(monitoringPorts ? { monitoringPorts } : {}),
       ...(systemUser ? { systemUser } : {}),
       places: ports.map((_, i) => options.placeOf?.(natsName(i))),
     });
+    // Servers of a start that was given up end with this process.
+    const nats = await unlessAborted(starting, options.signal);
     const urls = new Map<string, string>();
     for (const name of [...options.corePorts.map((_, i) => coreName(i)), ...options.gateways.map((_, i) => gatewayName(i))]) {
       if (options.natsUrlOf) urls.set(name, await options.natsUrlOf(name, nats.url));
     }
     const cluster = new LocalCluster(nats, options, urls);
     try {
-      await Promise.all(cluster.cores.map((core) => core.start()));
-      await Promise.all(cluster.gateways.map((gateway) => gateway.start()));
+      await unlessAborted(Promise.all(cluster.cores.map((core) => core.start())), options.signal);
+      await unlessAborted(Promise.all(cluster.gateways.map((gateway) => gateway.start())), options.signal);
     } catch (error) {
       await cluster.stop();
       throw error;
@@ -112,4 +116,14 @@ export class LocalCluster {
     await Promise.all(this.cores.map((core) => core.stop()));
     await this.nats.stop();
   }
+}
+
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return await work;
+  const aborted = new Promise<never>((_, reject) => {
+    const giveUp = () => reject(signal.reason);
+    if (signal.aborted) giveUp();
+    else signal.addEventListener("abort", giveUp, { once: true });
+  });
+  return await Promise.race([work, aborted]);
 }
