@@ -117,7 +117,7 @@ async function judge(world: World, name: string): Promise<void> {
         isCurrent: (streamId, record) => world.lake.isCurrent(streamId, record),
         logs: world.logs,
         excuse: (submission) => world.excuseOf(submission),
-        wasDeleted: (id) => world.fates.wasDeleted(id) || world.metAnother(id),
+        wasDeleted: (id) => world.fates.wasDeleted(id),
         branched: world.branched,
         holdersOf: (id) => world.fates.holdersOf(id),
       });

@@ -84,11 +84,6 @@ export class StreamFates {
     return all.some(({ streamId }) => all.every((other) => other.streamId !== streamId || !other.frame.counts));
   }
 
-  /** It was sent again when its stream's name had got another stream. */
-  metAnother(id: number): boolean {
-    return new Set((this.#holders.get(id) ?? []).map(({ streamId }) => streamId)).size > 1;
-  }
-
   /** Frames held it, and a log lost them all. */
   wasLost(id: number): boolean {
     return this.#holders.get(id)?.every(({ frame }) => !frame.counts) ?? false;

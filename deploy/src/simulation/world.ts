@@ -289,12 +289,7 @@ export class World implements SimWorld {
       this.#forgottenAtCommitted(submission) ||
       this.#declaredElsewhere(submission) ||
       this.#keptByDamage(submission);
-    return { missing, doubled: losses.doubled || fates.doubled || this.metAnother(submission.id) };
-  }
-
-  /** Where the MetaStore went back a name may get another stream: what is sent there again is nothing that this one knows. */
-  metAnother(id: number): boolean {
-    return this.wentBack && this.fates.metAnother(id);
+    return { missing, doubled: losses.doubled || fates.doubled };
   }
 
   /** Only the core had it, in frames that its logs lost: whoever needs more reads at level `tiered`. */
