@@ -175,9 +175,7 @@ export class GatewayNode {
     observer.truncating = (_, throughSeq) =>
       logs.freeing(name, throughSeq, ({ id }) => {
         const submission = ledger.submissions[id];
-        // Where a copy of the log freed at `committed` what the core lost then, its gap record stands for it: the number counts as known.
-        const isDeclared = this.#world.wentBack && this.shape.freeAt === "committed" && logs.wasCopied(id);
-        return safe.has(id) || isDeclared || (submission !== undefined && this.#world.isExcused(submission));
+        return safe.has(id) || (submission !== undefined && this.#world.isExcused(submission));
       });
   }
 }
