@@ -211,7 +211,9 @@ class Scene {
   }
 
   #lake(): ReadonlySet<string> {
-    return new Set(readdirSync(join(this.#context.folder, "lake"), { recursive: true, encoding: "utf8" }));
+    const files = readdirSync(join(this.#context.folder, "lake"), { recursive: true, encoding: "utf8" });
+    // What is being written stands in a temporary folder of its node until it has its name.
+    return new Set(files.filter((name) => !name.startsWith("~tmp")));
   }
 }
 
