@@ -104,6 +104,11 @@ class RunningGateway implements Gateway {
       observer: {
         committed: (result) => {
           this.#quota.note(result.usage);
+          if (result.incarnation !== this.#opened.incarnation) {
+            this.#opened = { ...this.#opened, incarnation: result.incarnation, parent: this.#opened.incarnation };
+            log.info("a new incarnation began, since a name that was deleted was created again", { incarnation: result.incarnation });
+            this.#uplink?.renewed(this.#opened);
+          }
           if (this.ingest.table.created !== this.#streamsSeen) {
             this.#streamsSeen = this.ingest.table.created;
             this.#uplink?.streamsChanged();

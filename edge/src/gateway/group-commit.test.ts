@@ -181,6 +181,41 @@ describe("group commit", () => {
     expect(put(again, "x", 1)).toBe("accepted");
   });
 
+  test("a name that is created again begins a new incarnation where the deleted stream has numbers in this one (simulation, seed 140)", async () => {
+    const { ingest, store, put } = harness;
+    const [other, empty] = ["other", "empty"].map((stream) => ingest.createStream(name(stream), BYTES));
+    const first = ingest.createStream(name("a"), BYTES);
+    if (!other || !empty) throw new Error("they were created");
+    put(first, "one", 1);
+    put(other, "two", 2);
+    await commitAll(clock);
+    // Both commits are busy, and more is accepted: all of that goes with the present incarnation.
+    store.held = true;
+    for (const token of [3, 4, 5]) {
+      put(other, `${token}`, token);
+      clock.advance(LINGER_MS_MAX);
+    }
+    for (const { id } of [first, empty]) ingest.change({ type: "delete-stream", id }, undefined, 0);
+    ingest.createStream(name("empty"), BYTES);
+    put(other, "before", 6);
+    const second = ingest.createStream(name("a"), BYTES);
+    put(second, "three", 7);
+    put(other, "behind", 8);
+    store.held = false;
+    store.release();
+    await commitAll(clock);
+    put(other, "last", 9);
+    await commitAll(clock);
+    const [one, two, three] = await Promise.all([first, second, other].map(({ id }) => store.events(id)));
+    const [before, behind] = [one?.[0]?.incarnation, two?.[0]?.incarnation];
+    expect(behind).not.toBe(before);
+    expect(two?.map(({ number, data }) => [number, text(data)])).toEqual([[1, "three"]]);
+    expect(three?.map(({ incarnation, number, data }) => [incarnation, number, text(data)])).toEqual([
+      ...["two", "3", "4", "5", "before"].map((sent, i) => [before, i + 1, sent]),
+      ...["behind", "last"].map((sent, i) => [behind, i + 1, sent]),
+    ]);
+  });
+
   test("a change lands in the commit of its event", async () => {
     const { ingest, store, notes } = harness;
     const a = ingest.createStream(name("a"), BYTES);
@@ -286,25 +321,34 @@ describe("group commit", () => {
       { weight: 2, arbitrary: fc.record({ type: fc.constant("time" as const), ms: fc.nat(20) }) },
       { weight: 2, arbitrary: fc.record({ type: fc.constant("release" as const), count: fc.integer({ min: 1, max: 2 }) }) },
       { weight: 1, arbitrary: fc.constant({ type: "fail" as const }) },
+      { weight: 1, arbitrary: fc.record({ type: fc.constant("again" as const), stream: fc.nat(2) }) },
       { weight: 2, arbitrary: fc.constant({ type: "settle" as const }) },
     );
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
         const clock = new ManualClock();
         const { ingest, store, notes } = await groupCommitHarness(clock);
-        const streams = ["a", "b", "c"].map((stream) => ingest.createStream(name(stream), BYTES));
+        const names = ["a", "b", "c"].map(name);
+        for (const stream of names) ingest.createStream(stream, BYTES);
         await commitAll(clock);
         store.held = true;
-        const accepted: { token: number; stream: number }[] = [];
+        const accepted: { token: number; stream: string }[] = [];
+        const nameOf = new Map<string, string>();
         let token = 0;
         for (const step of steps) {
           if (step.type === "put") {
             const source = new Uint8Array(Math.max(4, step.bytes));
             new DataView(source.buffer).setUint32(0, ++token);
-            const stream = streams[step.stream] as (typeof streams)[number];
-            if (ingest.append(stream, "k", 1, source, 0, source.length, notes, token) === "accepted") {
-              accepted.push({ token, stream: step.stream });
+            const stream = ingest.stream(names[step.stream] as (typeof names)[number]);
+            if (stream && ingest.append(stream, "k", 1, source, 0, source.length, notes, token) === "accepted") {
+              accepted.push({ token, stream: stream.id });
+              nameOf.set(stream.id, stream.name.stream);
             }
+          } else if (step.type === "again") {
+            const stream = ingest.stream(names[step.stream] as (typeof names)[number]);
+            if (ingest.trouble || store.waiting > 2 || !stream) continue;
+            if (ingest.change({ type: "delete-stream", id: stream.id }, undefined, 0) === "accepted")
+              ingest.createStream(stream.name, BYTES);
           } else if (step.type === "time") clock.advance(step.ms);
           else if (step.type === "release") store.release(step.count);
           else if (step.type === "fail") store.failNext = true;
@@ -322,9 +366,16 @@ describe("group commit", () => {
         expect(answers).toHaveLength(accepted.length);
         expect(answers.map((note) => Number.parseInt(note.slice(1), 10))).toEqual(accepted.map((event) => event.token));
         const committed = new Set(answers.filter((note) => note.startsWith("+")).map((note) => Number(note.slice(1))));
-        for (const [i, stream] of streams.entries()) {
-          const durable = await store.events(stream.id);
-          const expected = accepted.filter((event) => event.stream === i && committed.has(event.token)).map((event) => event.token);
+        const numbered = new Map<string, string>();
+        for (const id of new Set(accepted.map((event) => event.stream))) {
+          const expected = accepted.filter((event) => event.stream === id && committed.has(event.token)).map((event) => event.token);
+          const durable = expected.length > 0 ? await store.events(id) : [];
+          // In one incarnation a name has one stream with numbers.
+          for (const { incarnation } of durable) {
+            const run = `${incarnation} ${nameOf.get(id)}`;
+            expect(numbered.get(run) ?? id).toBe(id);
+            numbered.set(run, id);
+          }
           expect(durable.map((event) => new DataView(event.data.buffer, event.data.byteOffset).getUint32(0))).toEqual(expected);
           let incarnation = "";
           let number = 0;

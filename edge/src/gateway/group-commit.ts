@@ -145,6 +145,7 @@ export class GroupCommit implements Ingest {
     if (this.table.size >= this.#options.streamsMax) {
       throw new TributaryError("TOO_MANY_STREAMS", `a gateway keeps at most ${this.#options.streamsMax} streams`);
     }
+    if (this.table.wasNumbered(name)) this.#renew();
     // Not bounded by the batch: creations are bounded by the number of streams.
     this.#putChange({
       type: "create-stream",
@@ -301,6 +302,19 @@ export class GroupCommit implements Ingest {
     return !full || this.#turnOver() ? "accepted" : "full";
   }
 
+  /**
+   * The open batch begins a new incarnation. What was accepted before goes with the present one, also while both commits are busy.
+   * @throws OVERLOADED
+   */
+  #renew(): void {
+    if (this.#open.count > 0) {
+      if (this.#inFlight.length >= 2 * LIMITS.commitsInFlightMax) throw admissionError("full");
+      this.#dispatch();
+    }
+    this.#open.renews = true;
+    this.table.renumber();
+  }
+
   #putChange(change: StateChange): void {
     const batch = this.#open;
     this.#startLinger();
@@ -374,6 +388,10 @@ export class GroupCommit implements Ingest {
     this.counters.eventsDurable += batch.count;
     this.counters.payloadBytesDurable += batch.payloadBytes;
     this.counters.storedBytes += result.storedBytes;
+    if (batch.renews) {
+      this.#incarnation = result.incarnation;
+      this.table.renumbered();
+    }
     this.table.durable(batch.streams, batch.streamCounts, batch.changes, this.#incarnation, LANE);
     batch.answer(undefined, this.#touched);
     this.#options.observer.committed(result);

@@ -28,6 +28,8 @@ export class OpenBatch {
   /** Monotonic ms of the first thing put in; NaN while empty. */
   openedAtMs: number = Number.NaN;
   readonly changes: StateChange[] = [];
+  /** A new incarnation begins with it. */
+  renews = false;
   /** Streams by their index in the batch, and how many events each has. */
   readonly streams: StreamState[] = [];
   readonly streamCounts: number[] = [];
@@ -132,6 +134,7 @@ export class OpenBatch {
       streamIndex: this.#streamIndex.subarray(0, count),
       streamIds: this.streams.map((stream): Id => stream.id),
       changes: this.changes,
+      renews: this.renews,
     };
   }
 

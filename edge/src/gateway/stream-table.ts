@@ -13,6 +13,8 @@ import type { StreamHandle } from "./ingest.ts";
 
 /** Deleted streams that are remembered while the gateway runs, since the core may have to be asked about them once more. */
 const GONE_MAX = 10_000;
+/** Names that are remembered because a deleted stream of theirs has numbers of this incarnation; then any creation begins another one. */
+const NUMBERED_MAX = 10_000;
 
 /**
  * What the main loop knows of a stream: the state after everything accepted, durable or not (`record`), and beside it how much of
@@ -123,6 +125,7 @@ export class StreamTable {
   readonly #unmapped = new Set<Id>();
   /** Streams by the core's id, for this incarnation. */
   readonly #mappedTo = new Map<Id, Id>();
+  readonly #numbered = new Set<string>();
   #state: EdgeState;
   #sorted: StreamState[] | undefined;
 
@@ -172,6 +175,26 @@ export class StreamTable {
     return mapped !== undefined && mapped !== streamId;
   }
 
+  /**
+   * True if a stream that had this name may have numbers of this incarnation. At the core the next one would go on under the same name,
+   * perhaps in the same stream, where a copy of this log, which knows nothing of the deletion, brings the events of the first: the two
+   * must not number alike.
+   */
+  wasNumbered(name: StreamName): boolean {
+    return this.#numbered.has(formatStreamName(name)) || this.#numbered.size >= NUMBERED_MAX;
+  }
+
+  /** What is accepted from now on has numbers of a new incarnation. */
+  renumber(): void {
+    this.#numbered.clear();
+    for (const state of this.#byId.values()) state.nextNumber = 1;
+  }
+
+  /** What becomes durable from now on has them. */
+  renumbered(): void {
+    for (const state of this.#byId.values()) state.durableNumber = 0;
+  }
+
   find(name: StreamName): StreamState | undefined {
     return this.#byName.get(formatStreamName(name));
   }
@@ -212,6 +235,7 @@ export class StreamTable {
     if (change.type === "delete-stream") {
       state.markGone();
       const key = formatStreamName(state.name);
+      if (state.nextNumber > 1) this.#numbered.add(key);
       if (this.#byName.get(key) === state) this.#byName.delete(key);
       this.#sorted = undefined;
     }
@@ -250,6 +274,8 @@ export class StreamTable {
     this.#gone.clear();
     this.#unmapped.clear();
     this.#mappedTo.clear();
+    // The log was opened again, under an incarnation of its own.
+    this.#numbered.clear();
     for (const record of this.#state.streams.values()) {
       const known = before.get(record.id);
       known?.reset(record);

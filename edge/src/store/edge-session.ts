@@ -10,6 +10,7 @@ import { planDrop } from "./drop-oldest.ts";
 import { applyChange, type EdgeState, forgetStream, forgettableStreams, snapshotEdgeState } from "./edge-state.ts";
 import type { CommitBatch, CommitResult, DropReport, EdgeUsage, FreeReport, LocalPage, ReachedNumber, UplinkUnit } from "./edge-store.ts";
 import { GapLedger } from "./gap-ledger.ts";
+import { encodeIncarnation } from "./incarnation-record.ts";
 import { extendEras } from "./local-eras.ts";
 import { LocalReader } from "./local-reader.ts";
 import { type DamageListener, decodeEntry } from "./log-cursor.ts";
@@ -33,6 +34,7 @@ export interface SessionOptions {
   readonly recovered: Recovered;
   readonly writer: Id;
   readonly incarnation: Id;
+  readonly drawIncarnation: () => Id;
   readonly lastUnit: number;
   readonly checkpointBytesMin: number;
   readonly onDamage: DamageListener;
@@ -44,8 +46,9 @@ export interface SessionOptions {
 }
 
 /**
- * The store during one incarnation: from its record in the log to the first failure. State is folded as commits are called, so
- * that what is pipelined behind them builds on it; when one fails, the session is over and what is durable is read again.
+ * The store from an incarnation's record in the log to the first failure; a commit may begin another incarnation. State is folded as
+ * commits are called, so that what is pipelined behind them builds on it; when one fails, the session is over and what is durable is
+ * read again.
  */
 export class EdgeSession {
   readonly #options: SessionOptions;
@@ -59,6 +62,7 @@ export class EdgeSession {
   readonly #disk: DiskUse;
   readonly #commits = new Slots(LIMITS.commitsInFlightMax);
   readonly #uplinkTurn = new Slots(1);
+  #incarnation: Id;
   /** Sequence of the last record handed to the log, and of the last durable one. */
   #lastSeq: number;
   #durableSeq: number;
@@ -83,6 +87,7 @@ export class EdgeSession {
     const { log, recovered } = options;
     this.#options = options;
     this.#log = log;
+    this.#incarnation = options.incarnation;
     this.#state = recovered.state;
     this.#numbers = recovered.numbers;
     for (const { id, mapping } of this.#state.streams.values()) if (mapping) this.#targets.set(mapping.id, id);
@@ -138,14 +143,18 @@ export class EdgeSession {
     return this.#commits.use(async () => {
       this.#assertLive();
       try {
+        const begun = batch.renews ? this.#renew() : undefined;
         const encoded = this.#encode(batch);
         const seq = this.#lastSeq + 1;
         const events = this.#events;
+        const incarnation = this.#incarnation;
         const appended = this.#append(encoded.bytes);
         if (this.#grown >= this.#checkpointInterval) this.#checkpointLater();
+        // Where both fail, the first one says why.
+        if (begun) await Promise.all([begun, appended]);
         await appended;
         this.#durableEvents = events;
-        return { seq, storedBytes: encoded.bytes.length, usage: this.#usage() };
+        return { seq, incarnation, storedBytes: encoded.bytes.length, usage: this.#usage() };
       } catch (error) {
         throw this.#fail(error);
       }
@@ -235,6 +244,26 @@ export class EdgeSession {
     await this.#log.close();
   }
 
+  /** Begins another incarnation. Its record stands before that of the commit which asked for it, and is durable before or with it (rule W1). */
+  #renew(): Promise<void> {
+    const incarnation = this.#options.drawIncarnation();
+    const bytes = encodeIncarnation({
+      seq: this.#lastSeq + 1,
+      checkpoint: this.#checkpoint?.seq ?? 0,
+      writer: this.#options.writer,
+      incarnation,
+      parent: this.#incarnation,
+      parentLasts: this.#numbers.lasts(),
+      forgotten: [],
+    });
+    this.#incarnation = incarnation;
+    this.#numbers.clear();
+    const begun = this.#append(bytes);
+    // Whoever asked for it waits for it. Should encoding fail in between, that is told instead.
+    begun.catch(() => undefined);
+    return begun;
+  }
+
   #encode(batch: CommitBatch): EncodedCommit {
     for (const change of batch.changes) {
       applyChange(this.#state, change);
@@ -244,7 +273,7 @@ export class EdgeSession {
       seq: this.#lastSeq + 1,
       checkpoint: this.#checkpoint?.seq ?? 0,
       writer: this.#options.writer,
-      incarnation: this.#options.incarnation,
+      incarnation: this.#incarnation,
       eventsBefore: this.#events,
       ledger: this.#numbers,
       stream: (id) => {
@@ -258,7 +287,7 @@ export class EdgeSession {
       const stream = this.#state.streams.get(localId);
       if (!stream) continue;
       stream.nextOrdinal = last + shift + 1;
-      const run = { ordinal: first + shift, count: last - first + 1, incarnation: this.#options.incarnation, lane: batch.lane, first };
+      const run = { ordinal: first + shift, count: last - first + 1, incarnation: this.#incarnation, lane: batch.lane, first };
       extendEras(stream.eras, run, this.#state.streams.size);
     }
     this.#numbers.advance(batch.lane, encoded.streams);
@@ -311,7 +340,7 @@ export class EdgeSession {
     const previous = this.#checkpoint?.seq ?? 0;
     const { bytes, metaRawBytes } = encodeCheckpoint(seq, previous, {
       writer: this.#options.writer,
-      incarnation: this.#options.incarnation,
+      incarnation: this.#incarnation,
       events: this.#events,
       numbers: this.#numbers.lasts(),
       state: snapshotEdgeState(this.#state),

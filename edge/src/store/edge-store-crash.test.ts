@@ -7,7 +7,7 @@ import { seededRandom } from "./testing/gateway-model.ts";
 import { type Fault, type LogOperation, MemoryLog } from "./testing/memory-log.ts";
 import { Site } from "./testing/site.ts";
 
-/** A fixed story with everything in it: creations, mappings, both lanes, sends, frees, restarts, drops. */
+/** A fixed story with everything in it: creations, mappings, both lanes, incarnations, sends, frees, restarts, drops. */
 async function story(site: Site, step: (work: () => Promise<unknown>) => Promise<void>): Promise<void> {
   const random = seededRandom(99);
   const picks = (count: number) =>
@@ -18,11 +18,15 @@ async function story(site: Site, step: (work: () => Promise<unknown>) => Promise
     }));
   for (const segments of [1, 2, 3]) await step(() => site.create(segments));
   for (let round = 0; round < 12; round++) {
+    const renews = round % 5 === 2;
     const changes = () => (round === 4 ? site.mapping(0, false, 1) : round === 6 ? site.mapping(1, true, 3) : []);
-    await step(() => site.gateway.commit(site.store, site.events(picks(8)), changes()));
+    await step(() => site.gateway.commit(site.store, site.events(picks(8)), changes(), "live", renews));
     // Two at once: the second builds on the first.
     await step(() =>
-      Promise.all([site.gateway.commit(site.store, site.events(picks(3))), site.gateway.commit(site.store, site.events(picks(3)))]),
+      Promise.all([
+        site.gateway.commit(site.store, site.events(picks(3))),
+        site.gateway.commit(site.store, site.events(picks(3)), [], "live", renews),
+      ]),
     );
     if (round % 3 === 2) await step(() => site.send(3_000, 2, true));
     if (round === 7) await step(() => site.restart());

@@ -160,11 +160,15 @@ export interface CommitBatch {
   readonly streamIndex: Uint32Array;
   readonly streamIds: readonly Id[];
   readonly changes: readonly StateChange[];
+  /** A new incarnation begins with this batch: the numbers of all streams begin at 1 again. */
+  readonly renews?: boolean;
 }
 
 export interface CommitResult {
   /** Sequence of the record in the log. */
   readonly seq: number;
+  /** The incarnation that wrote it. */
+  readonly incarnation: Id;
   readonly storedBytes: number;
   readonly usage: EdgeUsage;
 }

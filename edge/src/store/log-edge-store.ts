@@ -66,7 +66,7 @@ export function createEdgeStore(options: EdgeStoreOptions): EdgeStore {
   return new LogEdgeStore(options);
 }
 
-/** EdgeStore over the Log port, one session for each incarnation. Deterministic for a deterministic log, clock and random source. */
+/** EdgeStore over the Log port, one session for each start. Deterministic for a deterministic log, clock and random source. */
 class LogEdgeStore implements EdgeStore {
   readonly #options: EdgeStoreOptions;
   readonly #quarantined = new Set<number>();
@@ -115,6 +115,7 @@ class LogEdgeStore implements EdgeStore {
       recovered: begun,
       writer,
       incarnation,
+      drawIncarnation: () => newId(random, INCARNATION_BYTES),
       lastUnit: this.#lastUnit,
       checkpointBytesMin: this.#options.checkpointBytesMin ?? CHECKPOINT_BYTES_MIN,
       onDamage,

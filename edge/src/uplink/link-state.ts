@@ -22,7 +22,7 @@ export const LINK_EVENTS = [
   "streams-changed",
   /** An answer was missing or told to try again. */
   "failed",
-  /** The log drew a new incarnation. */
+  /** A new incarnation began. */
   "reopened",
   /** Another gateway writes under this identity (rule W2). */
   "forked",

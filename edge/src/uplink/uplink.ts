@@ -206,6 +206,12 @@ export class Uplink {
     this.#on("streams-changed");
   }
 
+  /** A new incarnation began in the log that is open: what is out stays valid, and the core is told of it. */
+  renewed(opened: OpenedEdge): void {
+    this.#identity = opened;
+    this.#on("reopened");
+  }
+
   /** The log was opened again under a new incarnation. */
   reopened(opened: OpenedEdge): void {
     this.#identity = opened;
@@ -471,6 +477,8 @@ export class Uplink {
   }
 
   #allWell(): void {
+    // What was on its way as the writer was found to be forked may be accepted: that heals nothing.
+    if (this.#state === "forked") return;
     if (this.#lastError) this.#parts.log.info("the uplink works again", { after: this.#lastError.code });
     this.#failuresInRow = 0;
     this.#lastError = undefined;

@@ -48,7 +48,8 @@ export class GatewayModel {
     this.#numbers.clear();
   }
 
-  batch(events: readonly SampleEvent[], changes: readonly StateChange[] = [], lane: Lane = "live"): CommitBatch {
+  batch(events: readonly SampleEvent[], changes: readonly StateChange[] = [], lane: Lane = "live", renews = false): CommitBatch {
+    if (renews) this.#numbers.clear();
     const streamIds = [...new Set(events.map(({ stream }) => stream))];
     const keys = [...new Set(events.map(({ key }) => key))];
     const payloads = events.map(({ text }) => Buffer.from(text));
@@ -70,16 +71,22 @@ export class GatewayModel {
       ends,
       payload: new Uint8Array(Buffer.concat(payloads)),
     };
-    return { lane, columns, streamIndex: Uint32Array.from(events, ({ stream }) => streamIds.indexOf(stream)), streamIds, changes };
+    return { lane, columns, streamIndex: Uint32Array.from(events, ({ stream }) => streamIds.indexOf(stream)), streamIds, changes, renews };
   }
 
   /** Commits, and counts the events as acknowledged once it resolved. */
-  async commit(store: EdgeStore, events: readonly SampleEvent[], changes: readonly StateChange[] = [], lane: Lane = "live"): Promise<void> {
-    const batch = this.batch(events, changes, lane);
+  async commit(
+    store: EdgeStore,
+    events: readonly SampleEvent[],
+    changes: readonly StateChange[] = [],
+    lane: Lane = "live",
+    renews = false,
+  ): Promise<void> {
+    const batch = this.batch(events, changes, lane, renews);
     const numbers = Array.from(batch.columns.number);
-    const incarnation = this.opened?.incarnation ?? "";
+    let incarnation: Id;
     try {
-      await store.commit(batch);
+      ({ incarnation } = await store.commit(batch));
     } catch (error) {
       for (const { text } of events) this.unanswered.add(text);
       throw error;

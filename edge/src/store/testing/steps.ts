@@ -8,6 +8,7 @@ export type Step =
       readonly type: "commit";
       readonly picks: readonly { readonly stream: number; readonly key: number; readonly size: number }[];
       readonly lane: Lane;
+      readonly renews: boolean;
       readonly map: { readonly stream: number; readonly otherId: boolean; readonly segments: number } | null;
     }
   | { readonly type: "send"; readonly bytesMax: number; readonly deliver: number; readonly free: boolean }
@@ -24,6 +25,7 @@ const commit: fc.Arbitrary<Step> = fc.record({
     maxLength: 20,
   }),
   lane: fc.constantFrom<Lane>("live", "live", "backlog"),
+  renews: fc.integer({ min: 0, max: 9 }).map((n) => n === 9),
   map: fc.option(fc.record({ stream: fc.nat(5), otherId: fc.boolean(), segments }), { nil: null }),
 });
 const send: fc.Arbitrary<Step> = fc.record({
@@ -68,7 +70,7 @@ export async function take(site: Site, step: Step): Promise<void> {
       // Lanes are ordered each for itself: one lane a stream, so that order within a key can be checked.
       const isLive = (stream: string) => Number.parseInt(stream.slice(0, 2), 16) % 2 === 0;
       const events = site.events(step.picks).filter(({ stream }) => isLive(stream) === (step.lane === "live"));
-      await site.gateway.commit(site.store, events, changes, step.lane);
+      await site.gateway.commit(site.store, events, changes, step.lane, step.renews);
     }
   }
 }

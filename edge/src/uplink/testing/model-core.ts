@@ -54,8 +54,8 @@ export class ModelCore {
   appends = 0;
   /** Of these, how many came by the direct subject of an owner. */
   directAppends = 0;
-  /** Says that another gateway wrote different events. */
-  forked = false;
+  /** Streams of which it says that another gateway wrote different events. */
+  readonly forkedIds: Set<Id> = new Set();
   readonly #bus: Bus;
   readonly #cluster: string;
   readonly #containers: number;
@@ -165,7 +165,7 @@ export class ModelCore {
   }
 
   #decide(container: number, block: Block, slice: Slice): readonly [SliceStatus, number] {
-    if (this.forked) return [SLICE_STATUS.forked, 0];
+    if (this.forkedIds.has(slice.streamId)) return [SLICE_STATUS.forked, 0];
     if (this.deletedIds.has(slice.streamId)) return [SLICE_STATUS.streamGone, 0];
     if (this.#containerOf(slice.streamId) !== container) return [SLICE_STATUS.wrongContainer, 0];
     const segment = formatSegmentId(slice.segment);

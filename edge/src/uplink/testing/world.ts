@@ -27,11 +27,13 @@ export interface WorldOptions {
   readonly seed?: number;
   readonly diskBytesMax?: number;
   readonly whenFull?: "reject" | "drop-oldest";
+  /** The gateway runs from a copy of that one's disk, with the same core. */
+  readonly cloneOf?: World;
 }
 
 /** A gateway on a disk in memory, a strict core, and a network between them. */
 export class World {
-  readonly clock: ManualClock = new ManualClock();
+  readonly clock: ManualClock;
   readonly random: Random;
   readonly core: ModelCore;
   /** Texts that were acknowledged, in order, by stream name. */
@@ -45,15 +47,17 @@ export class World {
 
   constructor(options: WorldOptions) {
     this.#options = options;
-    this.random = seededRandom(options.seed ?? 7);
-    this.network = createMemoryBus({ clock: this.clock });
-    this.core = new ModelCore(this.network, CLUSTER, 3);
+    const { cloneOf } = options;
+    this.random = seededRandom(options.seed ?? (cloneOf ? 8 : 7));
+    this.clock = cloneOf?.clock ?? new ManualClock();
+    this.network = cloneOf?.network ?? createMemoryBus({ clock: this.clock });
+    this.core = cloneOf?.core ?? new ModelCore(this.network, CLUSTER, 3);
   }
 
   /** Starts the gateway, on what the one before has left. */
   async start(): Promise<void> {
     const { uplink, diskBytesMax = 1e9, whenFull = "reject" } = this.#options;
-    this.store = new HeldEdgeStore(this.clock, this.random, this.store?.disk);
+    this.store = new HeldEdgeStore(this.clock, this.random, this.store?.disk ?? this.#options.cloneOf?.store.disk.copy());
     this.bus = new FaultyBus(this.network, this.clock, this.random);
     this.gateway = await openGateway({
       store: this.store,
