@@ -173,9 +173,9 @@ export class GatewayNode {
     observer.landed = (seq, data) => logs.landed(name, seq, data);
     observer.damaged = (seq) => logs.damaged(name, seq, true);
     observer.truncating = (_, throughSeq) =>
-      logs.freeing(name, throughSeq, ({ id }) => {
+      logs.freeing(name, throughSeq, ({ id, record }) => {
         const submission = ledger.submissions[id];
-        return safe.has(id) || (submission !== undefined && this.#world.isExcused(submission));
+        return safe.has(id) || (submission !== undefined && this.#world.isExcused(submission, record.heldBy));
       });
   }
 }

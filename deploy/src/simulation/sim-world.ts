@@ -63,8 +63,8 @@ export interface SimWorld extends SimEnvironment {
   /** Crashes the process now and then in the middle of a phase. */
   phasesOf(process: SimProcess, crash: () => void): PhaseListener;
   hadLoss(writer: string): boolean;
-  /** Whether a gateway's log may give its copy of the event up though it is safe nowhere. */
-  isExcused(submission: Submission): boolean;
+  /** Whether a gateway's log may give its copy of the event up though it is safe nowhere. `heldBy`: the logs that hold this copy. */
+  isExcused(submission: Submission, heldBy: ReadonlySet<string>): boolean;
   /**
    * One request of a client to a node, as over TCP: it arrives or not, and so does its answer.
    * @throws SERVER_UNREACHABLE nobody was there; BUS_TIMEOUT no answer came; what the work throws

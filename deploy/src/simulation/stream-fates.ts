@@ -155,25 +155,30 @@ export class StreamFates {
 
   /** What deletions allow for an event. */
   excuse(submission: Submission): { missing: boolean; doubled: boolean } {
-    const { missing, doubled } = this.#excuseCopy(submission);
+    const { missing, doubled } = this.#excuseCopy(submission, new Set([submission.writer]));
     // What a stream holds that exists must be read there.
     const isHeld = this.holdersOf(submission.id).some((streamId) => !this.isDeleted(streamId));
     return { missing: missing && !isHeld, doubled };
   }
 
-  /** A log may give its copy of the event up: the stream that it was of is deleted. What was sent again may be in another one. */
-  mayBeGivenUp(submission: Submission): boolean {
-    return this.#excuseCopy(submission).missing;
+  /**
+   * A log may give its copy of the event up: the stream that it was of is deleted. What was sent again may be in another one. `heldBy`:
+   * the logs that hold this copy. Of a gateway and its clone each deletes for itself, and what one gave up counts as known for the other:
+   * the gap record stands for both (known limit; seed 166).
+   */
+  mayBeGivenUp(submission: Submission, heldBy: ReadonlySet<string>): boolean {
+    return this.#excuseCopy(submission, new Set([submission.writer, ...heldBy])).missing;
   }
 
-  #excuseCopy(submission: Submission): { missing: boolean; doubled: boolean } {
+  /** `logs`: those where deletions count. */
+  #excuseCopy(submission: Submission, logs: ReadonlySet<string>): { missing: boolean; doubled: boolean } {
     const holders = this.holdersOf(submission.id);
     let missing = holders.length > 0 && holders.every((streamId) => this.isDeleted(streamId));
     // What a gateway had brought into a stream that is closed then, and not freed, it sends again to another one: until streams inherit
     // the numbers of those before them (rule W4).
     let doubled = holders.some((streamId) => this.isClosed(streamId));
     for (const { writer, stream, sentMs, doneMs } of this.deletions) {
-      if (writer === "core" || writer !== submission.writer || stream !== submission.stream) continue;
+      if (writer === "core" || !logs.has(writer) || stream !== submission.stream) continue;
       const throughMs = doneMs ?? sentMs + UNDER_WAY_MS_MAX;
       if (submission.firstMs > throughMs) continue;
       // Sent again, it meets another stream; or a packet id that is known from the one before.

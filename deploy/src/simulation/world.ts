@@ -265,8 +265,8 @@ export class World implements SimWorld {
     return this.ledger.losses.some((loss) => loss.writer === writer);
   }
 
-  isExcused(submission: Submission): boolean {
-    return this.excuseOf(submission).missing || this.fates.mayBeGivenUp(submission);
+  isExcused(submission: Submission, heldBy: ReadonlySet<string>): boolean {
+    return this.excuseOf(submission).missing || this.fates.mayBeGivenUp(submission, heldBy);
   }
 
   excuseOf(submission: Submission): Excuse {
