@@ -312,7 +312,11 @@ export class ClusterNode implements Cluster {
       this.#lookedMs = startedMs;
       if (withOwners) this.#ownersLookedMs = startedMs;
       this.#lookBroken = false;
-      this.#seesOthers = true;
+      if (!this.#seesOthers) {
+        this.#seesOthers = true;
+        // The watches may have told it all before, and tell nothing more: only now it counts.
+        this.#changed();
+      }
       return true;
     } catch (error) {
       if (!this.#lookBroken) this.#log.warn("the cluster's records cannot be read", { code: toTributaryError(error).code });

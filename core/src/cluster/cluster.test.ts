@@ -177,6 +177,26 @@ describe("a node that was paused", () => {
     expect(takeOvers()).toBe(CONTAINERS);
   });
 
+  it("serves what it is given after it joined again, also if its watches tell it so before it can read the records", async () => {
+    // Of this seed the other one has the lower id, and assigns.
+    world = new NodeWorld(3);
+    const one = await world.start("one");
+    await world.start("two");
+    await world.until(() => world.balanced(CONTAINERS), 10_000);
+    one.process.pause();
+    await world.until(() => world.nodes.some((node) => owned(node).length === CONTAINERS), 5_000);
+    const joinsAgain = () => world.logged.some((line) => line.includes("joins the cluster anew"));
+    one.meta.faults = (operation) => (operation === "list" && joinsAgain() ? "unreachable" : undefined);
+    one.process.resume();
+    const assignments = () => world.logged.filter((line) => line.includes("containers were assigned")).length;
+    const before = assignments();
+    await world.until(() => assignments() > before, 5_000);
+    await world.pass(100);
+    expect(owned(one)).toEqual([]);
+    one.meta.faults = () => undefined;
+    await world.until(() => world.balanced(CONTAINERS), 5_000);
+  });
+
   it("does not take the others for dead because it has not seen them", async () => {
     const [one] = await threeNodes();
     one.process.pause();
