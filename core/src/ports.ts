@@ -8,7 +8,7 @@ import { openFsObjectStore } from "@tributary/common/engines/fs-object-store";
 import { JetStreamLog } from "@tributary/common/engines/jetstream-log";
 import { JetStreamMetaStore } from "@tributary/common/engines/jetstream-meta-store";
 import { NatsBus } from "@tributary/common/engines/nats-bus";
-import { assertSafeServer } from "@tributary/common/engines/nats-safety";
+import { assertSafeServer, watchServers } from "@tributary/common/engines/nats-safety";
 import { openSqliteMetaStore } from "@tributary/common/engines/sqlite-meta-store";
 import { openWorkerLog } from "@tributary/common/engines/worker-log";
 import { LIMITS } from "@tributary/common/limits";
@@ -120,13 +120,14 @@ async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
   try {
     const monitoringUrls = config["nats.monitorUrl"] === "" ? [] : config["nats.monitorUrl"].split(",");
     const allowUnsafe = config["nats.allowUnsafe"];
-    const check = (othersMayBeAway: boolean) =>
-      assertSafeServer(link, { monitoringUrls, allowUnsafe, othersMayBeAway, warn: (message) => logger.warn(message) });
-    if (!allowUnsafe) link.guard(() => check(true));
-    await check(false);
+    const safety = { monitoringUrls, allowUnsafe, warn: (message: string) => logger.warn(message) };
+    if (!allowUnsafe) link.guard(() => assertSafeServer(link, { ...safety, mustSee: "connected" }));
+    await assertSafeServer(link, { ...safety, mustSee: "majority" });
     const replicas = config["nats.replicas"];
     const bus = new NatsBus(link);
     const meta = await JetStreamMetaStore.open(link, { bucket: metaBucket(config), replicas });
+    // Servers that are away are not told of each time that they are looked for.
+    const endWatch = allowUnsafe ? () => {} : watchServers(link, { ...safety, warn: (message) => logger.debug(message) });
     return {
       bus,
       shared: true,
@@ -138,6 +139,7 @@ async function natsEngines(config: Config, logger: Logger): Promise<Engines> {
           recordBytesMin: RECORD_BYTES_MIN,
         }),
       async close() {
+        endWatch();
         await meta.close();
         await bus.close();
         await link.close();

@@ -4,7 +4,7 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { systemClock } from "../clock.ts";
 import { type NatsServerOptions, startNatsServer } from "../testing/nats-server.ts";
 import { connectNats } from "./nats-connection.ts";
-import { assertSafeServer, findUnsafe, type ServerReport } from "./nats-safety.ts";
+import { assertSafeServer, findUnsafe, type ServerReport, watchServers } from "./nats-safety.ts";
 
 async function start(options: NatsServerOptions) {
   const server = await startNatsServer(options);
@@ -180,8 +180,11 @@ test("an old version, one unsafe member or an unseen member makes a cluster unsa
   expect(findUnsafe("a", "2.15.1", [report("a"), report("b", { version: "2.12.1" }), report("c")])).toMatch("2.12.1");
   expect(findUnsafe("a", "2.15.1", [report("a"), report("b")])).toMatch("2 of the 3");
   expect(findUnsafe("a", "2.15.1", [report("a"), report("a"), report("b")])).toMatch("2 of the 3");
-  expect(findUnsafe("a", "2.15.1", [report("a"), report("b")], { othersMayBeAway: true })).toBeUndefined();
-  expect(findUnsafe("c", "2.15.1", [report("a"), report("b")], { othersMayBeAway: true })).toMatch("not the one");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("b")], { mustSee: "majority" })).toBeUndefined();
+  expect(findUnsafe("a", "2.15.1", [report("a")], { mustSee: "majority" })).toMatch("1 of the 3");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("b", { syncAlways: false })], { mustSee: "majority" })).toMatch("b runs without");
+  expect(findUnsafe("a", "2.15.1", [report("a"), report("b")], { mustSee: "connected" })).toBeUndefined();
+  expect(findUnsafe("c", "2.15.1", [report("a"), report("b")], { mustSee: "connected" })).toMatch("not the one");
   expect(findUnsafe("d", "2.15.1", all)).toMatch("not the one");
   expect(findUnsafe("a", "2.15.1", [])).toMatch("could not be seen");
 });
@@ -212,7 +215,7 @@ test("a server that comes back unsafe is not used, until it is safe", async () =
   const link = await connectNats({ url: first.url, warn });
   onTestFinished(() => link.close());
   let monitoringUrls = [first.monitoringUrl];
-  link.guard(() => assertSafeServer(link, { monitoringUrls, othersMayBeAway: true, warn }));
+  link.guard(() => assertSafeServer(link, { monitoringUrls, mustSee: "connected", warn }));
   await first.kill();
   await vi.waitFor(() => expect(link.connected()).toBe(false), 10_000);
   const careless = await start({ port, syncAlways: false });
@@ -223,5 +226,40 @@ test("a server that comes back unsafe is not used, until it is safe", async () =
   await careless.kill();
   const careful = await start({ port });
   monitoringUrls = [careful.monitoringUrl];
+  await vi.waitFor(() => expect(link.connected()).toBe(true), 10_000);
+});
+
+test("a server that comes to the cluster unsafe later stops everything, until it is safe", async () => {
+  const server = await start({});
+  const link = await connectNats({ url: server.url });
+  onTestFinished(() => link.close());
+  const careless = await start({ syncAlways: false });
+  let monitoringUrls = [server.monitoringUrl];
+  const options = () => ({ ...quiet, monitoringUrls });
+  link.guard(() => assertSafeServer(link, { ...options(), mustSee: "connected" }));
+  const fetched: string[] = [];
+  const fetch: typeof globalThis.fetch = (url, init) => {
+    fetched.push(String(url));
+    return globalThis.fetch(url, init);
+  };
+  const endWatch = watchServers(
+    link,
+    {
+      ...quiet,
+      fetch,
+      get monitoringUrls() {
+        return monitoringUrls;
+      },
+    },
+    20,
+  );
+  onTestFinished(endWatch);
+  monitoringUrls = [server.monitoringUrl, "http://127.0.0.1:1"];
+  const before = fetched.length;
+  await vi.waitFor(() => expect(fetched.length).toBeGreaterThan(before + 4), 10_000);
+  expect(link.connected()).toBe(true);
+  monitoringUrls = [server.monitoringUrl, careless.monitoringUrl];
+  await vi.waitFor(() => expect(link.connected()).toBe(false), 10_000);
+  monitoringUrls = [server.monitoringUrl];
   await vi.waitFor(() => expect(link.connected()).toBe(true), 10_000);
 });

@@ -46,6 +46,8 @@ export interface NatsLink extends NatsTransport {
    * address may be another server than before, or the same one with other settings. Failures are told to `warn`, and tried again.
    */
   guard(check: () => Promise<void>): void;
+  /** There is a reason to make that check now, and to send nothing before it has passed. */
+  recheck(): void;
   close(): Promise<void>;
 }
 
@@ -237,6 +239,13 @@ class Link implements NatsLink {
 
   guard(check: () => Promise<void>): void {
     this.#check = check;
+  }
+
+  recheck(): void {
+    // Not while it is away: then it is checked as it comes back.
+    if (!this.#connected) return;
+    this.#lost();
+    void this.#found();
   }
 
   #report(connected: boolean): void {

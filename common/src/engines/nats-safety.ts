@@ -18,8 +18,11 @@ export interface SafetyOptions {
   readonly monitoringUrls?: readonly string[];
   /** Development: warn instead of refusing. */
   readonly allowUnsafe?: boolean;
-  /** After a reconnect: servers of the cluster that do not answer are away, and acknowledge nothing. */
-  readonly othersMayBeAway?: boolean;
+  /**
+   * How many servers of the cluster must have been seen. `all`: a doctor's question. `majority`: one that is away acknowledges nothing,
+   * and is asked once it is back. `connected` (after a reconnect): the one that is connected to.
+   */
+  readonly mustSee?: "all" | "majority" | "connected";
   readonly warn: (message: string) => void;
   readonly fetch?: typeof globalThis.fetch;
 }
@@ -59,25 +62,58 @@ export async function assertSafeServer(link: NatsLink, options: SafetyOptions): 
   options.warn(`UNSAFE: ${message}. Acknowledged writes can be lost in a crash (nats.allowUnsafe is set).`);
 }
 
+/** Between two looks at servers that may have come back, or have been started anew, since the last one. */
+const WATCH_MS = 60_000;
+
+/**
+ * Asks again and again, since a server that was away may come back with other settings than its cluster has: then the link counts as
+ * not connected until that is mended. Servers that do not answer prove nothing. Returns a function that ends it.
+ */
+export function watchServers(link: NatsLink, options: SafetyOptions, everyMs: number = WATCH_MS): () => void {
+  let ended = false;
+  let cancel = () => {};
+  const look = async () => {
+    if (link.connected()) {
+      const reports = await collectReports(link, options).catch(() => []);
+      if (!ended && findCareless(reports) !== undefined) link.recheck();
+    }
+    if (!ended) cancel = link.clock.setTimer(everyMs, () => void look());
+  };
+  cancel = link.clock.setTimer(everyMs, () => void look());
+  return () => {
+    ended = true;
+    cancel();
+  };
+}
+
 /** What is wrong with these servers; undefined if nothing is. */
 export function findUnsafe(
   connectedId: string,
   connectedVersion: string,
   reports: readonly ServerReport[],
-  { othersMayBeAway = false }: { readonly othersMayBeAway?: boolean } = {},
+  { mustSee = "all" }: Pick<SafetyOptions, "mustSee"> = {},
 ): string | undefined {
   if (!isNewEnough(connectedVersion)) return `it is version ${connectedVersion}, and ${VERSION_MIN.join(".")} is needed`;
   if (reports.length === 0) return HOW_TO_SHOW;
+  const careless = findCareless(reports);
+  if (careless !== undefined) return careless;
   const storing = reports.filter((report) => report.jetstream);
-  for (const report of storing) {
-    if (!isNewEnough(report.version)) return `${report.name} is version ${report.version}, and ${VERSION_MIN.join(".")} is needed`;
-    if (!report.syncAlways) return `${report.name} runs without 'jetstream { sync_interval: always }'`;
-  }
   if (!reports.some((report) => report.id === connectedId)) return "the servers that were asked are not the one that is connected to";
   if (storing.length === 0) return "JetStream is not enabled; start it with 'jetstream { sync_interval: always }'";
   const seen = new Set(storing.map((report) => report.id)).size;
   const size = Math.max(...storing.map((report) => report.clusterSize));
-  if (seen < size && !othersMayBeAway) return `only ${seen} of the ${size} servers of its cluster could be asked whether they sync always`;
+  const enough = { all: size, majority: Math.floor(size / 2) + 1, connected: 1 }[mustSee];
+  if (seen < enough) return `only ${seen} of the ${size} servers of its cluster could be asked whether they sync always`;
+  return undefined;
+}
+
+/** A server that says of itself that it acknowledges before it syncs, or is too old to; undefined if none does. */
+export function findCareless(reports: readonly ServerReport[]): string | undefined {
+  for (const { jetstream, name, version, syncAlways } of reports) {
+    if (!jetstream) continue;
+    if (!isNewEnough(version)) return `${name} is version ${version}, and ${VERSION_MIN.join(".")} is needed`;
+    if (!syncAlways) return `${name} runs without 'jetstream { sync_interval: always }'`;
+  }
   return undefined;
 }
 

@@ -17,15 +17,15 @@ export interface Producer {
   stop(): Promise<string[]>;
 }
 
-/** Core nodes on one nats-server, and those who append through them. */
+/** Core nodes on one nats-server or cluster of them, and those who append through them. */
 export class CoreNodes {
   readonly #folder: string;
-  readonly #nats: NatsServer;
+  readonly #nats: Pick<NatsServer, "url" | "monitoringUrl">;
   readonly #containers: number;
   /** Those that producers may use. */
   alive: readonly Server[] = [];
 
-  constructor(folder: string, nats: NatsServer, containers: number) {
+  constructor(folder: string, nats: Pick<NatsServer, "url" | "monitoringUrl">, containers: number) {
     this.#folder = folder;
     this.#nats = nats;
     this.#containers = containers;
