@@ -183,6 +183,20 @@ describe("submissions and gateways' logs", () => {
       read(2, 3);
       expect(judge(NONE, segments)).toEqual([]);
     });
+
+    it("of an earlier generation tell of what stands in their segment's place (simulation, seed 195)", () => {
+      const segments = [
+        { id: "1.0.0", range: { from: 0, to: 1 } },
+        { id: "1.0.1", range: { from: 1, to: 2 ** 32 } },
+      ];
+      readGap(1, 2, { segment: "0.0.1", gap: { first: 1, count: 1 } });
+      read(2, 3, { segment: "1.0.1" });
+      expect(judge(NONE, segments)).toEqual([]);
+      records = [];
+      readGap(1, 2, { segment: "0.0.0", gap: { first: 1, count: 1 } });
+      read(2, 3, { segment: "1.0.1" });
+      expect(judge(NONE, segments)).toEqual(["1 lost", "1 lost"]);
+    });
   });
 
   describe("losses", () => {
