@@ -53,6 +53,27 @@ describe("stream directory", () => {
     await directory.close();
   });
 
+  test("finds a stream by its id again whose pointer the MetaStore has forgotten, since it went back while it was created", async () => {
+    const store = new MemoryMetaStore();
+    const directory = directoryOn(store);
+    await directory.start();
+    const before = store.save();
+    const createKey = store.create.bind(store);
+    store.create = (key, value) => {
+      if (key.startsWith("streams/")) store.restore(before);
+      return createKey(key, value);
+    };
+    expect(await create(directory, "a")).toBe("created a");
+    store.create = createKey;
+    expect(await directory.findById("a".repeat(32))).toBeUndefined();
+    // So a gateway asks again, of this node or of another one.
+    const other = directoryOn(store, 2);
+    expect(await create(other, "b")).toBe("exists a");
+    expect((await other.findById("a".repeat(32)))?.name).toEqual(NAME);
+    expect((await directory.findById("a".repeat(32)))?.name).toEqual(NAME);
+    await directory.close();
+  });
+
   test("finishes a deletion whose intent the MetaStore has forgotten, since it went back meanwhile", async () => {
     const store = new MemoryMetaStore();
     const directory = directoryOn(store);

@@ -135,6 +135,8 @@ export class StreamDirectory {
         return { type: "keep", result: { type: "retired" } };
       }
       if (before.state !== "deleted" && entry) {
+        // A MetaStore that went back between the two writes of its creation has the record alone, and nobody found it by its id.
+        if (before.state === "open") await this.#claimId(before.id, name);
         // Written back as it is: only then is it certain that it was not deleted meanwhile.
         const value = entry.value;
         return {
