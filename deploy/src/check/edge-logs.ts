@@ -42,6 +42,8 @@ interface LogHistory {
   /** Those that are gone since, too: what a backup does not have may be among them. */
   readonly records: Map<number, LoggedRecord>;
   readonly gaps: Map<string, DeclaredGap>;
+  /** Streams that were deleted at the gateway, with the records that say so. */
+  deletions: Map<string, number>;
   freedThrough: number;
 }
 
@@ -57,6 +59,8 @@ export class EdgeLogs {
   readonly #byNumber = new Map<string, Copy[]>();
   readonly #writers = new Set<string>();
   readonly #streams = new Map<string, Set<string>>();
+  /** The core's streams to which a gateway's stream was ever mapped: what is logged of it is read there. */
+  readonly #mapped = new Map<string, Set<string>>();
   #replaced = 0;
 
   constructor(violate: Violate, identify: (data: Uint8Array) => number) {
@@ -83,6 +87,10 @@ export class EdgeLogs {
     const record: LoggedRecord = { seq, origin: log, copies, heldBy: new Set([log]), lostBy: new Set(), forgotten: false, torn: false };
     history.records.set(seq, record);
     if (entry.kind !== "commit") return;
+    for (const change of entry.changes) {
+      if (change.type === "delete-stream") history.deletions.set(change.id, seq);
+      if (change.type === "map-stream") this.#mapped.set(change.id, (this.#mapped.get(change.id) ?? new Set()).add(change.mapping.id));
+    }
     const localIds = new Map(entry.streams.map(({ blockId, localId }) => [blockId, localId]));
     for (const block of entry.blocks) {
       const run = runOf(block);
@@ -108,15 +116,17 @@ export class EdgeLogs {
 
   /** `to` is another log with the content that `from` has now. */
   copied(from: string, to: string): void {
-    const { records, gaps, freedThrough } = this.#log(from);
+    const { records, gaps, deletions, freedThrough } = this.#log(from);
     for (const record of records.values()) record.heldBy.add(to);
-    this.#logs.set(to, { records: new Map(records), gaps: new Map(gaps), freedThrough });
+    this.#logs.set(to, { records: new Map(records), gaps: new Map(gaps), deletions: new Map(deletions), freedThrough });
   }
 
   /** A backup of the log that held its records through `seq` took its place. */
   replaced(log: string, seq: number): void {
     const history = this.#log(log);
     const before = `${log} before ${++this.#replaced}`;
+    this.#log(before).deletions = new Map(history.deletions);
+    for (const [localId, at] of history.deletions) if (at > seq) history.deletions.delete(localId);
     // What the backup still has is freed once more.
     history.freedThrough = 0;
     for (const record of history.records.values()) {
@@ -160,9 +170,24 @@ export class EdgeLogs {
     return this.copiesOf(id).some(({ record }) => record.heldBy.size + record.lostBy.size > 1);
   }
 
-  /** The copy of event `id` that has this number; undefined if no log ever had one. */
-  find(id: number, run: string, number: number): Copy | undefined {
-    return this.copiesOf(id).find((copy) => copy.run === run && copy.number === number);
+  /**
+   * The log deleted the event's stream before it wrote `later`, and gave the event up: only another copy of the log can still bring it,
+   * and it may do so at any time.
+   */
+  wasGivenUp(log: string, { record, localId }: Copy, later: Copy): boolean {
+    const deletedAt = this.#log(log).deletions.get(localId);
+    return deletedAt !== undefined && deletedAt < later.record.seq && record.heldBy.size + record.lostBy.size > 1;
+  }
+
+  /**
+   * The copy of event `id` that is read under this number in a stream of the core; undefined if no log ever had one. Numbers are counted
+   * stream by stream: what was sent again after its stream had been deleted may have the number in the next one that it had before.
+   */
+  find(id: number, run: string, number: number, streamId: string): Copy | undefined {
+    const found = this.copiesOf(id).filter(
+      (copy) => copy.run === run && copy.number === number && this.#mapped.get(copy.localId)?.has(streamId),
+    );
+    return found.find(({ record }) => !record.torn) ?? found[0];
   }
 
   /** Events of a gateway's stream that have this number. More than one where a record was torn, or written anew after a loss. */
@@ -190,7 +215,7 @@ export class EdgeLogs {
   #log(name: string): LogHistory {
     let log = this.#logs.get(name);
     if (!log) {
-      log = { records: new Map(), gaps: new Map(), freedThrough: 0 };
+      log = { records: new Map(), gaps: new Map(), deletions: new Map(), freedThrough: 0 };
       this.#logs.set(name, log);
     }
     return log;

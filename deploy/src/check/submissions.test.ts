@@ -2,9 +2,24 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { EdgeLogs } from "./edge-logs.ts";
 import { type PlainRecord, runOf, type Submission } from "./plain.ts";
 import { checkSubmissions, type Excuse, type ReadRecord, type StreamRead } from "./submissions.ts";
-import { commitRecord, dropRecord, incarnationOf, STREAM_ID, startRecord, WRITER } from "./testing/hand-made-log.ts";
+import {
+  commitRecord,
+  deleteRecord,
+  dropRecord,
+  incarnationOf,
+  mapRecord,
+  STREAM_ID,
+  startRecord,
+  WRITER,
+} from "./testing/hand-made-log.ts";
 
 const DISK = "disk";
+/** The core's stream to which the gateway's is mapped, and the gateway's next one of the name. */
+const CORE_ID = "c".repeat(32);
+const NEXT_ID = "d".repeat(32);
+const NEXT_CORE_ID = "e".repeat(32);
+/** Where the log says to what its streams are mapped. */
+const MAPPED_SEQ = 100;
 const NONE: Excuse = { missing: false, doubled: false };
 const WHOLE = { id: "0.0.0", range: { from: 0, to: 2 ** 32 } };
 
@@ -27,6 +42,7 @@ describe("submissions and gateways' logs", () => {
       (data) => Number(Buffer.from(data).toString()),
     );
     logs.landed(DISK, 1, startRecord(1, "a"));
+    logs.landed(DISK, MAPPED_SEQ, mapRecord(MAPPED_SEQ, STREAM_ID, CORE_ID));
     submissions = [sent(0), sent(1), sent(2)];
     records = [];
     for (const id of [0, 1, 2]) logs.landed(DISK, 2 + id, commitRecord(2 + id, "a", 1 + id, [id]));
@@ -47,7 +63,7 @@ describe("submissions and gateways' logs", () => {
   }
 
   function judge(excuse: Excuse = NONE, segments: StreamRead["segments"] = [WHOLE]): string[] {
-    checkSubmissions([{ stream: "s", segments, records }], {
+    checkSubmissions([{ id: CORE_ID, stream: "s", segments, records }], {
       submissions,
       logs,
       excuse: () => excuse,
@@ -74,6 +90,16 @@ describe("submissions and gateways' logs", () => {
     expect(judge()).toContain(expected);
   });
 
+  it("finds an event in a stream of the core to which its own was never mapped", () => {
+    logs.landed(DISK, 5, commitRecord(5, "a", 4, [3], NEXT_ID));
+    submissions.push(sent(3));
+    readIds(0, 1, 2);
+    read(3, 4);
+    expect(judge().splice(0)).toEqual(["1 never logged"]);
+    logs.landed(DISK, 6, mapRecord(6, NEXT_ID, CORE_ID));
+    expect(judge()).toEqual([]);
+  });
+
   it("finds a double, but where the device sent it twice and may", () => {
     logs.landed(DISK, 5, commitRecord(5, "a", 4, [2]));
     for (const [id, number] of [
@@ -91,7 +117,7 @@ describe("submissions and gateways' logs", () => {
 
   describe("that were in a stream which is deleted", () => {
     const judgeAfterDeletion = (...deleted: number[]) => {
-      checkSubmissions([{ stream: "s", segments: [WHOLE], records }], {
+      checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records }], {
         submissions,
         logs,
         excuse: () => NONE,
@@ -283,6 +309,75 @@ describe("submissions and gateways' logs", () => {
     read(2, 3);
     read(3, 4);
     expect(judge()).toContain("2 reordered");
+  });
+
+  it("lets what a disk had sent before a backup took its place stand behind what came since, and nothing before it", () => {
+    logs.replaced(DISK, 3);
+    logs.landed(DISK, 4, startRecord(4, "b"));
+    logs.landed(DISK, 5, commitRecord(5, "b", 1, [3]));
+    submissions.push(sent(3));
+    readIds(0, 1);
+    read(3, 1, { incarnation: incarnationOf("b") });
+    readIds(2);
+    expect(judge().splice(0)).toEqual([]);
+    // The backup has it as well.
+    records = [];
+    readIds(0);
+    read(3, 1, { incarnation: incarnationOf("b") });
+    readIds(1, 2);
+    expect(judge()).toContain("2 reordered");
+  });
+
+  describe("of a stream that was deleted at the gateway, and another one of its name", () => {
+    beforeEach(() => {
+      logs.landed(DISK, 5, deleteRecord(5, STREAM_ID));
+      logs.landed(DISK, 6, mapRecord(6, NEXT_ID, CORE_ID));
+      logs.landed(DISK, 7, commitRecord(7, "a", 1, [3], NEXT_ID));
+      submissions.push(sent(3));
+    });
+
+    it("come in any order where a copy of the log brings what the log gave up", () => {
+      read(3, 1);
+      readIds(0, 1, 2);
+      expect(judge().splice(0)).toContain("2 reordered");
+      logs.copied(DISK, "clone");
+      expect(judge()).toEqual([]);
+    });
+
+    it("come in order, each by itself", () => {
+      logs.copied(DISK, "clone");
+      logs.landed(DISK, 8, commitRecord(8, "a", 2, [4], NEXT_ID));
+      submissions.push(sent(4));
+      read(3, 1);
+      readIds(0, 2, 1);
+      read(4, 2);
+      expect(judge().splice(0)).toContain("2 reordered");
+      records = [];
+      read(4, 2);
+      readIds(0, 1, 2);
+      read(3, 1);
+      expect(judge()).toContain("2 reordered");
+    });
+
+    it("are told apart where an event that was sent again has one number in both", () => {
+      logs.landed(DISK, 8, mapRecord(8, NEXT_ID, NEXT_CORE_ID));
+      logs.landed(DISK, 9, commitRecord(9, "a", 2, [1], NEXT_ID));
+      submissions[1] = sent(1, { promise: "at-least-once", attempts: 2, lastMs: 40 });
+      read(3, 1);
+      read(1, 2);
+      const judgeNext = (id: string) => {
+        checkSubmissions([{ id, stream: "s", segments: [WHOLE], records }], {
+          submissions,
+          logs,
+          excuse: () => ({ ...NONE, missing: true }),
+          wasDeleted: () => false,
+          violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
+        });
+        return found.splice(0);
+      };
+      expect(judgeNext(NEXT_CORE_ID)).toEqual([]);
+      expect(judgeNext(CORE_ID)).toContain("2 reordered");
+    });
   });
 
   it("lets the second copy of an event stand where it was sent again, if the first is gone", () => {

@@ -7,6 +7,8 @@ export type ReadRecord = PlainRecord & { readonly id: number };
 
 /** A stream read from its first event to its last. */
 export interface StreamRead {
+  /** The core's. */
+  readonly id: string;
   readonly stream: string;
   readonly segments: readonly { readonly id: string; readonly range: { readonly from: number; readonly to: number } }[];
   readonly records: readonly ReadRecord[];
@@ -39,7 +41,7 @@ export function checkSubmissions(reads: readonly StreamRead[], told: Told): void
 }
 
 /** What is read is what was sent, under the key under which it was sent and the number under which a log has it. */
-function checkOrigin({ stream, records }: StreamRead, { submissions, logs, violate }: Told): void {
+function checkOrigin({ id: streamId, stream, records }: StreamRead, { submissions, logs, violate }: Told): void {
   for (const { id, key, gap, number, ...record } of records) {
     if (gap) continue;
     const submission = submissions[id];
@@ -48,64 +50,84 @@ function checkOrigin({ stream, records }: StreamRead, { submissions, logs, viola
       continue;
     }
     if (key !== submission.key) violate(1, "foreign key", `event ${id} was read under key ${key}, sent under ${submission.key}`);
-    if (logs.knows(record.writer) && !logs.find(id, runOf(record), number))
+    if (logs.knows(record.writer) && !logs.find(id, runOf(record), number, streamId))
       violate(1, "never logged", `${stream}: event ${id} is read as number ${number} of ${runOf(record)}, which no log ever had`);
   }
 }
 
 /**
  * Invariant 2: what a log holds is read in the order of the log, key by key, whichever incarnations and copies of the log there are.
- * What was revived is in order by itself.
+ * What was revived is in order by itself; so is what the log gave up with its stream, and a copy of it brings.
  */
-function checkLogOrder({ stream, records }: StreamRead, told: Told): void {
+function checkLogOrder({ id: streamId, stream, records }: StreamRead, told: Told): void {
   const { logs, violate } = told;
-  const latest = new Map<string, Copy>();
+  /** By log, key and whether it was revived: the last of each of the gateway's streams. */
+  const latest = new Map<string, Map<string, Copy>>();
   for (const { id, key, number, gap, ...record } of records) {
-    const copy = gap ? undefined : logs.find(id, runOf(record), number);
+    const copy = gap ? undefined : logs.find(id, runOf(record), number, streamId);
     if (!copy) continue;
     const revived = isRevived(id, told);
     for (const log of copy.record.heldBy) {
-      const group = `${log} ${key} ${revived}`;
-      const before = latest.get(group);
-      if (before && (before.record.seq - copy.record.seq || before.number - copy.number) > 0) {
+      const group = mapIn(latest, `${log} ${key} ${revived}`);
+      for (const before of group.values()) {
+        if ((before.record.seq - copy.record.seq || before.number - copy.number) <= 0 || logs.wasGivenUp(log, copy, before)) continue;
         violate(
           2,
           "reordered",
           `${stream}, key ${key}: event ${id}, record ${copy.record.seq} of ${log}, is read behind event ${before.id}, record ${before.record.seq}`,
         );
+        break;
       }
-      latest.set(group, copy);
+      group.set(copy.localId, copy);
     }
   }
+}
+
+interface Acknowledged {
+  readonly sentMs: number;
+  readonly id: number;
+  readonly copy: Copy | undefined;
 }
 
 /**
  * Invariant 2: of two events of one writer and key, what was acknowledged before the other was sent stands before it. Of what a device
  * sent twice the first copy may be lost or given up: then the second one stands where it was sent again.
  */
-function checkAckOrder({ stream, records }: StreamRead, told: Told): void {
+function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told): void {
   const { submissions, logs, wasDeleted, violate } = told;
-  const latest = new Map<string, { sentMs: number; id: number }>();
+  /** By writer, key and whether it was revived: what was sent last, for each of the gateway's streams and each history of its log. */
+  const latest = new Map<string, Map<string, Acknowledged>>();
   const met = new Set<number>();
   for (const { id, key, number, ...record } of records) {
     const submission = submissions[id];
     if (!submission || met.has(id)) continue;
     met.add(id);
     const first = logs.copiesOf(id).find((copy) => !copy.record.torn);
-    if (first && !(first.run === runOf(record) && first.number === number)) continue;
+    if (first && logs.find(id, runOf(record), number, streamId) !== first) continue;
     // Sent again, it met the next stream of the name.
     if (!first && submission.attempts > 1 && wasDeleted(id)) continue;
-    const group = `${submission.writer} ${key} ${isRevived(id, told)}`;
-    const before = latest.get(group);
-    if (before && submission.ackMs !== undefined && submission.ackMs < before.sentMs) {
+    const group = mapIn(latest, `${submission.writer} ${key} ${isRevived(id, told)}`);
+    for (const before of group.values()) {
+      if (submission.ackMs === undefined || submission.ackMs >= before.sentMs) continue;
+      if (first && before.copy && mayComeLate(submission.writer, first, before.copy, logs)) continue;
       violate(
         2,
         "reordered",
         `${stream}, key ${key} of ${submission.writer}: event ${id}, acknowledged at ${submission.ackMs.toFixed(1)} ms, is read behind event ${before.id}, sent at ${before.sentMs.toFixed(1)} ms`,
       );
+      break;
     }
-    if (!before || submission.firstMs > before.sentMs) latest.set(group, { sentMs: submission.firstMs, id });
+    const kind = `${first?.localId} ${first?.record.forgotten}`;
+    if (submission.firstMs > (group.get(kind)?.sentMs ?? -1)) group.set(kind, { sentMs: submission.firstMs, id, copy: first });
   }
+}
+
+/**
+ * What a disk had sent before a backup took its place may arrive when the core has events that the backup's log was given since. The two
+ * are branches of a log, as a log and its clone are: each has an order, and they have none between them.
+ */
+function mayComeLate(log: string, copy: Copy, before: Copy, logs: EdgeLogs): boolean {
+  return (copy.record.forgotten && !before.record.forgotten) || logs.wasGivenUp(log, copy, before);
 }
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */
@@ -180,4 +202,13 @@ class Gaps {
         (gap.count === gap.last - gap.first + 1 || (gap.range !== undefined && gap.range.from <= hash && hash < gap.range.to)),
     );
   }
+}
+
+function mapIn<V>(groups: Map<string, Map<string, V>>, name: string): Map<string, V> {
+  let group = groups.get(name);
+  if (!group) {
+    group = new Map();
+    groups.set(name, group);
+  }
+  return group;
 }

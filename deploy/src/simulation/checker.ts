@@ -72,7 +72,7 @@ function checkNumbers({ info, records }: CompleteRead, facts: CheckerFacts): voi
   for (const record of records) {
     verifier.add(record);
     const run = runOf(record);
-    const copy = logs.find(record.id, run, record.number);
+    const copy = logs.find(record.id, run, record.number, info.id);
     if (copy) origins.set(run, (origins.get(run) ?? new Set()).add(copy.localId));
   }
   const isExplained = ({ id, record }: Copy) => {

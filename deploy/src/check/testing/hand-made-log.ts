@@ -1,6 +1,7 @@
 import type { GapReason } from "@tributary/common/format/block";
 import { block } from "@tributary/core/container/testing/gateway";
 import { encodeCheckpoint } from "@tributary/edge/store/checkpoint-record";
+import type { StateChange } from "@tributary/edge/store/edge-store";
 import { encodeIncarnation } from "@tributary/edge/store/incarnation-record";
 import { encodeRecord, RECORD_KIND } from "@tributary/edge/store/record";
 
@@ -19,11 +20,25 @@ export function startRecord(seq: number, letter: string): Uint8Array {
 }
 
 /** The record of a commit of events with these ids, numbered from `first`. */
-export function commitRecord(seq: number, letter: string, first: number, ids: readonly number[], key = "k"): Uint8Array {
+export function commitRecord(seq: number, letter: string, first: number, ids: readonly number[], streamId: string = STREAM_ID): Uint8Array {
   const writer = { writer: WRITER, incarnation: incarnationOf(letter), lane: "live" } as const;
-  const events = ids.map((id, i) => ({ number: first + i, data: String(id), key }));
-  const { bytes } = block(writer, [{ streamId: STREAM_ID, previous: first - 1, events }]);
+  const events = ids.map((id, i) => ({ number: first + i, data: String(id), key: "k" }));
+  const { bytes } = block(writer, [{ streamId, previous: first - 1, events }]);
   return encodeRecord(RECORD_KIND.commit, seq, 0, { p: 1, b: [bytes.length], o: [-1] }, [bytes]).bytes;
+}
+
+/** The record of a commit that maps a stream of the gateway to one of the core. */
+export function mapRecord(seq: number, id: string, coreId: string): Uint8Array {
+  return changeRecord(seq, { type: "map-stream", id, mapping: { id: coreId, segments: 1, containers: [0] } });
+}
+
+/** The record of a commit that deletes a stream of the gateway. */
+export function deleteRecord(seq: number, id: string): Uint8Array {
+  return changeRecord(seq, { type: "delete-stream", id });
+}
+
+function changeRecord(seq: number, change: StateChange): Uint8Array {
+  return encodeRecord(RECORD_KIND.commit, seq, 0, { c: [change] }, []).bytes;
 }
 
 /** The record of a checkpoint that gives numbers up. */
