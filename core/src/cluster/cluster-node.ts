@@ -138,6 +138,10 @@ export class ClusterNode implements Cluster {
     return before.released || before.node === this.node || !this.#state.nodes.has(before.node);
   }
 
+  epochWon(container: number): number {
+    return this.#state.owners.get(container)?.epoch ?? 0;
+  }
+
   tookOwner(container: number, { epoch, released }: Pick<OwnerRecord, "epoch" | "released">): void {
     const known = this.#state.owners.get(container);
     if (known && (known.epoch > epoch || (known.epoch === epoch && known.released))) return;

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from "vitest";
+import { releaseContainer, winEpoch } from "../service/cluster-record.ts";
 import { decodeStreamRecord, nameOfKey } from "../service/stream-record.ts";
 import { seededRandom } from "../service/testing/fast-clock.ts";
 import { HANDOVER_MS, LEASE_MS, type MetaFault, NodeWorld, STEP_MS, serves, type TestNode } from "./testing/node-world.ts";
@@ -134,6 +135,20 @@ describe("containers", () => {
     await threeNodes();
     await world.start("four", { containers: 9 });
     await world.until(() => world.balanced(9), 10_000);
+  });
+
+  it("of which a node that was behind won an epoch that it gave back unused are found again by everybody", async () => {
+    const nodes = await threeNodes();
+    const [one] = nodes;
+    const id = owned(one)[0] ?? -1;
+    const access = { meta: world.store, clock: world.clock, random: seededRandom(1) };
+    const behind = "0000000000000000";
+    const epoch = (await winEpoch(access, { container: id, node: behind, above: 0, mayTake: () => true })) ?? 0;
+    await releaseContainer(access, id, behind, epoch);
+    const finds = (node: TestNode) => node.core?.cluster.ownerOf(id)?.node === one.core?.status().node;
+    await world.until(() => serves(one, id) && nodes.every(finds), 5_000);
+    expect(epochs(one)[id]).toBeGreaterThan(epoch);
+    expect(world.balanced(CONTAINERS)).toBe(true);
   });
 
   it("that their owner does not release are taken from it after a while", async () => {

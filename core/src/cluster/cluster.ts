@@ -8,6 +8,8 @@ export interface Cluster extends ClusterView {
   isAssigned(container: number): boolean;
   /** Whether a container assigned here may be opened: the owner before has let go of it, or is no member any more. */
   mayTake(before: OwnerRecord): boolean;
+  /** The highest epoch of the container that anybody is known to have won; 0 if none is. */
+  epochWon(container: number): number;
   /** A container that its owner before does not release is taken after so long all the same. */
   readonly handoverMs: number;
   /** Other nodes may be there: what is given away is marked as released. */

@@ -57,6 +57,10 @@ export class SoleNode implements Cluster {
     return true;
   }
 
+  epochWon(container: number): number {
+    return this.#epochs.get(container) ?? 0;
+  }
+
   tookOwner(container: number, { epoch }: Pick<OwnerRecord, "epoch">): void {
     this.#epochs.set(container, epoch);
     this.#changed();

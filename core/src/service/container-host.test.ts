@@ -2,6 +2,7 @@ import type { Logger } from "@tributary/common/logger";
 import { ManualClock } from "@tributary/common/testing/manual-clock";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Cluster } from "../cluster/cluster.ts";
+import { winEpoch } from "./cluster-record.ts";
 import { ContainerHost } from "./container-host.ts";
 import { FakeContainer, FakeWal } from "./testing/fake-container.ts";
 import { seededRandom } from "./testing/fast-clock.ts";
@@ -18,6 +19,7 @@ class Says implements Cluster {
   readonly draining = false;
   assigned = true;
   lease = true;
+  won = 0;
   readonly #changed: (() => void)[] = [];
   readonly #lost: (() => void)[] = [];
 
@@ -48,6 +50,9 @@ class Says implements Cluster {
     return [];
   }
   ownerOf(): undefined {}
+  epochWon(): number {
+    return this.won;
+  }
   tookOwner(): void {}
   async start(): Promise<void> {}
   announce(): void {}
@@ -69,12 +74,13 @@ async function hosting() {
     instances.push(container);
     return container;
   };
-  const access = { meta, clock: new ManualClock(), random: seededRandom(1) };
+  const clock = new ManualClock();
+  const access = { meta, clock, random: seededRandom(1) };
   const host = new ContainerHost(access, cluster, factory, SILENT);
   await host.start();
   const closed = vi.spyOn(FakeContainer.prototype, "close");
   const released = async () => Buffer.from((await meta.get("containers/0/owner"))?.value ?? []).includes(Buffer.from([0xf5]));
-  return { cluster, host, instances, closed, released };
+  return { cluster, host, instances, closed, released, access };
 }
 
 afterEach(() => {
@@ -108,6 +114,20 @@ describe("a host of containers", () => {
     await vi.waitFor(() => expect(host.isEmpty).toBe(true));
     expect(closed.mock.calls).toEqual([[{ withinMs: 0 }]]);
     expect(await released()).toBe(false);
+  });
+
+  test("takes a container again of which somebody else won a later epoch and never used it", async () => {
+    const { cluster, host, instances, closed, access } = await hosting();
+    expect(await winEpoch(access, { container: 0, node: "bb", above: 3, mayTake: () => true })).toBe(4);
+    cluster.won = 4;
+    cluster.change();
+    await vi.waitFor(() => expect(closed.mock.calls).toEqual([[{ withinMs: 0 }]]));
+    await vi.waitFor(() => {
+      access.clock.advance(100);
+      expect(host.get(0)).toBe(instances[1]);
+    });
+    expect(host.status()[0]?.epoch).toBe(5);
+    await host.close();
   });
 
   test("opens again what comes back while it is being given away", async () => {

@@ -50,6 +50,8 @@ interface Slot {
   restarts: number;
   lastError: string;
   container: Container | undefined;
+  /** Ends the instance that serves as a failure of it does. */
+  fail: (error: TributaryError) => void;
   /** Aborts when the present instance ends. */
   ended: AbortController;
   /** undefined while it is not hosted here. Its abort's reason is a Stop. */
@@ -183,7 +185,18 @@ export class ContainerHost {
       const slot = this.#slots.get(id);
       if (!assigned) this.#stop(slot, "given away");
       else if (!slot?.stop) this.#begin(slot ?? this.#addSlot(id));
+      else this.#endDeposed(slot);
     }
+  }
+
+  /**
+   * A node that knew less than this one, such as that its lease had run out, may have won a later epoch and never used it. Everybody goes
+   * by the record of it and finds the container nowhere, so it is taken again.
+   */
+  #endDeposed(slot: Slot): void {
+    const won = this.#cluster.epochWon(slot.id);
+    if (slot.state !== "serving" || won <= slot.epoch) return;
+    slot.fail(new TributaryError("CONTAINER_NOT_OWNED", `somebody won epoch ${won} after epoch ${slot.epoch}`, { epoch: won }));
   }
 
   #addSlot(id: number): Slot {
@@ -255,8 +268,10 @@ export class ContainerHost {
       for (const listener of this.#openedListeners) listener({ container: slot.id, epoch, ended: ended.signal });
       slot.container = container;
       slot.ended = ended;
+      slot.fail = end.resolve;
       slot.state = "serving";
       slot.first.resolve(undefined);
+      this.#endDeposed(slot);
       failure = await orAborted(end.promise, stop);
     } catch (error) {
       failure = toTributaryError(error);
@@ -304,7 +319,7 @@ export class ContainerHost {
   ): Promise<void> {
     const why: Stop | undefined = stop.aborted ? stop.reason : undefined;
     try {
-      if (why === "lost") await container?.close({ withinMs: 0 });
+      if (why === "lost" || (failure && epochThatDeposed(failure) > 0)) await container?.close({ withinMs: 0 });
       else if (why === "given away") await container?.close({ withinMs: this.#cluster.handoverMs * FLUSH_SHARE });
       else await container?.close();
     } catch (error) {
@@ -337,6 +352,7 @@ function createSlot(id: number): Slot {
     restarts: 0,
     lastError: "",
     container: undefined,
+    fail: () => {},
     ended: new AbortController(),
     stop: undefined,
     run: Promise.resolve(),
