@@ -27,25 +27,51 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
+/**
+ * A thread keeps some of each story: a process that died in its middle never lets go of the signals that it listened to. So it is
+ * replaced after so many.
+ */
+const STORIES_MAX = 50;
+
 /** Threads that run stories, each one after the other. */
 export class SeedPool {
-  readonly #workers: Worker[];
+  readonly #options: PoolOptions;
+  readonly #workers: Set<Worker>;
   readonly #idle: Worker[];
+  readonly #told = new Map<Worker, number>();
   readonly #queue: { readonly options: WorldOptions; readonly traced: boolean; readonly waiting: Waiting }[] = [];
   readonly #running = new Map<Worker, Waiting>();
   #nextId = 1;
 
   constructor(threads: number, options: PoolOptions = {}) {
-    this.#workers = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL("./simulation-worker.ts", import.meta.url), { workerData: options });
-      worker.on("message", (answer: SeedAnswer) => this.#settle(worker, answer));
-      worker.on("error", (error) => this.#settle(worker, { id: 0, failure: error instanceof Error ? (error.stack ?? "") : String(error) }));
-      return worker;
-    });
+    this.#options = options;
+    this.#workers = new Set(Array.from({ length: threads }, () => this.#start()));
     this.#idle = [...this.#workers];
   }
 
-  /** `traced`: the lines of its trace come with it. */
+  #start(): Worker {
+    const worker = new Worker(new URL("./simulation-worker.ts", import.meta.url), { workerData: this.#options });
+    worker.on("message", (answer: SeedAnswer) => this.#settle(worker, answer));
+    worker.on("error", (error) => {
+      const waiting = this.#running.get(worker);
+      this.#running.delete(worker);
+      waiting?.reject(error instanceof Error ? error : new Error(String(error)));
+      this.#replace(worker);
+    });
+    return worker;
+  }
+
+  #replace(worker: Worker): void {
+    this.#workers.delete(worker);
+    this.#told.delete(worker);
+    void worker.terminate();
+    const fresh = this.#start();
+    this.#workers.add(fresh);
+    this.#idle.push(fresh);
+    this.#next();
+  }
+
+  /** `traced`: the lines of its trace come with it. Rejects if the story cannot be told to its end: the memory of its thread ran out. */
   run(options: WorldOptions, traced = false): Promise<TracedResult> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ options, traced, waiting: { resolve, reject } });
@@ -55,7 +81,7 @@ export class SeedPool {
 
   /** What all threads together reached. To be called when no story is under way; ends the noting. */
   async coverage(): Promise<ScriptCoverage[]> {
-    const answers = this.#workers.map(
+    const answers = [...this.#workers].map(
       (worker) =>
         new Promise<readonly ScriptCoverage[]>((resolve) => {
           worker.on("message", (answer: SeedAnswer) => "coverage" in answer && resolve(answer.coverage));
@@ -67,7 +93,7 @@ export class SeedPool {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+    await Promise.all([...this.#workers].map((worker) => worker.terminate()));
   }
 
   #next(): void {
@@ -87,9 +113,15 @@ export class SeedPool {
     if ("coverage" in answer) return;
     const waiting = this.#running.get(worker);
     this.#running.delete(worker);
-    this.#idle.push(worker);
     if ("result" in answer) waiting?.resolve(answer.result);
     else waiting?.reject(new Error(answer.failure));
-    this.#next();
+    const told = (this.#told.get(worker) ?? 0) + 1;
+    this.#told.set(worker, told);
+    // What was covered is asked of the thread at the end.
+    if (told >= STORIES_MAX && !this.#options.coverage) this.#replace(worker);
+    else {
+      this.#idle.push(worker);
+      this.#next();
+    }
   }
 }

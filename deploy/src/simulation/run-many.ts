@@ -24,15 +24,25 @@ export async function runMany(from: number, to: number, options: ManyOptions, wr
   const startedMs = performance.now();
   const results: SeedResult[] = [];
   const failed: SeedResult[] = [];
+  /** Seeds whose stories have no end. */
+  const endless: number[] = [];
   const hoursAnHour = () => results.reduce((sum, { virtualMs }) => sum + virtualMs, 0) / (performance.now() - startedMs);
   const report = () =>
-    write(`${results.length} of ${to - from + 1} seeds, ${failed.length} failed, ${hoursAnHour().toFixed(0)} simulated hours an hour`);
+    write(
+      `${results.length} of ${to - from + 1} seeds, ${failed.length + endless.length} failed, ${hoursAnHour().toFixed(0)} simulated hours an hour`,
+    );
   let reportedMs = startedMs;
   let next = from;
   const work = async () => {
     for (let seed = next++; seed <= to && !signal.aborted; seed = next++) {
-      const { trace: _, ...result } = await pool.run({ seed });
+      const answer = await pool.run({ seed }).catch((error: Error) => error);
       if (signal.aborted) return;
+      if (answer instanceof Error) {
+        endless.push(seed);
+        write(`seed ${seed} breaks: it could not be told to its end: ${answer.message}`);
+        continue;
+      }
+      const { trace: _, ...result } = answer;
       results.push(result);
       if (result.violations.length > 0) {
         failed.push(result);
@@ -63,12 +73,10 @@ export async function runMany(from: number, to: number, options: ManyOptions, wr
     const story = await Promise.race([shrink(first, (world) => pool.run(world)), aborted(signal)]);
     if (story) for (const line of storyLines(story, await pool.run(story.options, true))) write(line);
   }
-  if (failed.length > 0) {
-    const seeds = failed.map(({ seed }) => seed).sort((a, b) => a - b);
-    write(`\nFAILED: ${seeds.join(" ")}`);
-  }
+  const seeds = [...failed.map(({ seed }) => seed), ...endless].sort((a, b) => a - b);
+  if (seeds.length > 0) write(`\nFAILED: ${seeds.join(" ")}`);
   await pool.close();
-  if (failed.length > 0) return 1;
+  if (seeds.length > 0) return 1;
   if (signal.aborted) return signal.reason === "output closed" ? 0 : 130;
   return enough ? 0 : 1;
 }

@@ -39,6 +39,7 @@ export async function runSeed(options: WorldOptions): Promise<SeedResult> {
     // Rejections that nobody handled are told on the next turn of the loop.
     await new Promise<void>((resolve) => setImmediate(resolve));
   } finally {
+    world.end();
     process.off("unhandledRejection", onRejection);
   }
   return {

@@ -71,6 +71,7 @@ export class World implements SimWorld {
   traceHash = 0;
   traceLines = 0;
   #processes = 0;
+  readonly #living = new Set<SimProcess>();
 
   constructor(options: WorldOptions) {
     this.options = options;
@@ -97,7 +98,15 @@ export class World implements SimWorld {
   }
 
   spawn(name: string, rate?: number): SimProcess {
-    return new SimProcess(this.scheduler, name, this.dice.random(`process ${name} ${this.#processes++}`), rate);
+    const process = new SimProcess(this.scheduler, name, this.dice.random(`process ${name} ${this.#processes++}`), rate);
+    this.#living.add(process);
+    process.onDeath(() => this.#living.delete(process));
+    return process;
+  }
+
+  /** The story is over: what still lives lets go of what would keep it in memory. */
+  end(): void {
+    for (const process of [...this.#living]) process.kill();
   }
 
   trace(who: string, what: string): void {

@@ -200,22 +200,22 @@ export class SimMetaStore implements MetaStore {
         this.#state.watchers.delete(tell);
         this.#state.connections.delete(restored);
       };
+      const ended = () => {
+        forget();
+        resolve();
+      };
       /** A watch that goes on never tells what was undone. */
       const restored = () => {
         if (!faults.strikes("meta watch outlives a restore", site, 0.3)) breakOff();
       };
-      this.#process.onDeath(forget);
+      this.#process.onDeath(() => {
+        forget();
+        signal.removeEventListener("abort", ended);
+      });
       this.#state.watchers.add(tell);
       this.#state.connections.add(restored);
       for (const entry of this.#state.listAt(prefix, scheduler.nowMs)) tell(entry);
-      signal.addEventListener(
-        "abort",
-        () => {
-          forget();
-          resolve();
-        },
-        { once: true },
-      );
+      signal.addEventListener("abort", ended, { once: true });
     });
   }
 
