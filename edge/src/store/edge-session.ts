@@ -143,6 +143,9 @@ export class EdgeSession {
     return this.#commits.use(async () => {
       this.#assertLive();
       try {
+        // What is freed of a stream was told to the core's stream that it leaves: sent again to the next one, after a crash, it would come
+        // behind what follows it (invariant 2).
+        if (this.#leaves(batch)) this.#checkpointLater();
         const begun = batch.renews ? this.#renew() : undefined;
         const encoded = this.#encode(batch);
         const seq = this.#lastSeq + 1;
@@ -295,6 +298,14 @@ export class EdgeSession {
     this.#positions.committed(this.#lastSeq + 1, encoded.streams);
     this.#events += batch.columns.count;
     return encoded;
+  }
+
+  /** A stream goes on in another one of the core. */
+  #leaves({ changes }: CommitBatch): boolean {
+    return changes.some((change) => {
+      const before = change.type === "map-stream" ? this.#state.streams.get(change.id)?.mapping : undefined;
+      return change.type === "map-stream" && before !== undefined && before.id !== change.mapping.id;
+    });
   }
 
   /** Two streams under one id would give their events the same numbers there, and the core would take one for the other. */

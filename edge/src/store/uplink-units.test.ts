@@ -108,6 +108,24 @@ describe("uplink units", () => {
     expect(opened.state.streams).toEqual([]);
   });
 
+  it("do not bring what is freed again, after a crash, once the stream goes on in another one of the core (simulation, seed 4)", async () => {
+    const site = await openSite();
+    await commitTexts(site, ["a"], site.mapping(0, false, 1));
+    await site.restart();
+    await commitTexts(site, ["b"]);
+    await site.send(1_000_000, 10, true);
+    const id = site.id(1000);
+    const { containers } = site.core.register(id, 1, [0]);
+    await site.gateway.commit(site.store, [], [mapStream(site.id(0), { id, segments: 1, containers })]);
+    await site.store.uplinkRewind();
+    await commitTexts(site, ["c"]);
+    await site.send(1_000_000, 10, false);
+    await site.restart();
+    await commitTexts(site, ["d"]);
+    await site.send(1_000_000, 10, true);
+    expect(site.core.streams.get(id)?.events.map(({ text }) => text)).toEqual(["c", "d"]);
+  });
+
   it("name no unit from before a rewind, and report what is held from then on", async () => {
     const site = await openSite();
     await commitTexts(site, ["a"], site.mapping(0, false, 1));
