@@ -254,6 +254,27 @@ describe("a damaged log", () => {
     expect(await past.texts(next)).toEqual(texts(1, 3));
   });
 
+  it("does not go on from an object of which a block was stored damaged", async () => {
+    const past = new Past(seededRandom(15));
+    const first = await past.open(FLUSH_ALWAYS);
+    await fill(first, 1, 3);
+    await tiered(first);
+    const saved = past.save();
+    const { put } = past.objects;
+    past.objects.put = (name, data) => {
+      const stored = Uint8Array.from(data);
+      if (name.includes("/blocks/")) stored[60] = 255 - (data[60] as number);
+      return put.call(past.objects, name, stored);
+    };
+    const failed = new Promise((resolve) => first.onFailed(resolve));
+    await fill(first, 4, 4);
+    expect(await failed).toMatchObject({ code: "STORE_CORRUPT" });
+    past.objects.put = put;
+    past.restoreLogs(saved);
+    const next = await past.open();
+    expect(await past.texts(next)).toEqual(texts(1, 3));
+  });
+
   it("without a lake that knows it is left alone: it may be the wrong lake", async () => {
     const past = new Past(seededRandom(8));
     const first = await past.open(FLUSH_ALWAYS);

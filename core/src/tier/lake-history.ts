@@ -38,7 +38,8 @@ export class LakeHistory {
     const infos: ObjectInfo[] = [];
     for await (const info of this.#list("blocks", generation, names.sort().at(-1))) infos.push(info);
     for (const info of infos.reverse()) {
-      const object = await this.#open(generation, info);
+      // What is damaged only on its way here must not hide what is in the lake.
+      const object = (await this.#open(generation, info)) ?? (await this.#open(generation, info));
       if (object) yield object;
     }
   }
@@ -103,7 +104,7 @@ export class LakeHistory {
     if (footerBytes === undefined || footerBytes > info.bytes) return undefined;
     const ref = { ...named, bytes: info.bytes, footerBytes };
     try {
-      return { ref, position: (await this.#tier.footer(ref)).position };
+      return { ref, position: (await this.#tier.wholeFooter(ref)).position };
     } catch (error) {
       if (hasCode(error, "STORE_CORRUPT")) return undefined;
       throw error;

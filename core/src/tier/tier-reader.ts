@@ -178,6 +178,13 @@ export class TierReader {
     });
   }
 
+  /** The footer of an object of which every block is whole: of one that no checkpoint names yet. @throws STORE_CORRUPT */
+  async wholeFooter(ref: ObjectRef): Promise<Footer> {
+    const { footer } = await this.#footer(ref);
+    for (let block = 0; block * 2 < footer.blocks.length; block++) await this.#block(ref, footer, block);
+    return footer;
+  }
+
   /** @throws STORE_CORRUPT */
   async footer(ref: ObjectRef): Promise<Footer> {
     return (await this.#footer(ref)).footer;
