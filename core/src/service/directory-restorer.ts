@@ -1,20 +1,18 @@
 import { sleep } from "@tributary/common/clock";
 import { hasCode, toTributaryError } from "@tributary/common/errors";
-import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import { formatStreamName, type Id, type StreamName } from "@tributary/common/names";
 import type { Container, ContainerStream, StreamOrigin } from "../container/container.ts";
 import type { OpenedContainer } from "./container-host.ts";
 import type { MetaAccess } from "./meta-change.ts";
 import type { StreamDirectory, StreamEntry } from "./stream-directory.ts";
-import { streamKey } from "./stream-record.ts";
+import { recoveredName, streamKey } from "./stream-record.ts";
 import type { StreamRegistrar } from "./stream-registrar.ts";
 
 const PAUSE_MS_MIN = 500;
 const PAUSE_MS_MAX = 10_000;
 /** How often it is looked whether a name that another stream has becomes free: the other one may turn out to be deleted. */
 const CONFLICT_TRIES = 4;
-const ID_CHARS = 8;
 
 interface RestorerParts {
   readonly access: MetaAccess;
@@ -122,7 +120,7 @@ export class DirectoryRestorer {
       if (entry?.record.past.includes(stream.id)) await container.deleteStream(stream.id);
       else {
         const isFree = !entry || entry.record.state === "deleted";
-        const name = isFree ? stream.origin.name : rename ? recoveredName(stream) : undefined;
+        const name = isFree ? stream.origin.name : rename ? recoveredName(stream.origin.name, stream.id) : undefined;
         if (!name || !(await this.#bringBack(stream, name))) conflicts++;
       }
     }
@@ -139,17 +137,13 @@ export class DirectoryRestorer {
     const { directory, log } = this.#parts;
     const { id, contentType, closed, origin } = stream;
     const { containers, createdAtMs } = origin;
-    const restored = await directory.restore(name, { id, contentType, segments: containers.length, containers, createdAtMs, closed });
-    if (restored) log.warn("the MetaStore had lost a stream; its container gave it back", { stream: formatStreamName(name), id });
-    return restored;
+    const outcome = await directory.restore(name, { id, contentType, segments: containers.length, containers, createdAtMs, closed });
+    if (outcome === "restored")
+      log.warn("the MetaStore had lost a stream; its container gave it back", { stream: formatStreamName(name), id });
+    return outcome !== "taken";
   }
 }
 
 function isNamed(stream: ContainerStream): stream is KnownStream {
   return stream.origin !== undefined;
-}
-
-function recoveredName({ id, origin }: KnownStream): StreamName {
-  const suffix = `.recovered-${id.slice(0, ID_CHARS)}`;
-  return { scope: origin.name.scope, stream: origin.name.stream.slice(0, LIMITS.nameCharsMax - suffix.length) + suffix };
 }

@@ -3,6 +3,7 @@ import type { Logger } from "@tributary/common/logger";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
 import { describe, expect, test } from "vitest";
 import { StreamDirectory, type StreamProposal } from "./stream-directory.ts";
+import { recoveredName } from "./stream-record.ts";
 import { fastClock, seededRandom } from "./testing/fast-clock.ts";
 import { Death, FaultyMetaStore, type MetaFaults } from "./testing/faulty-meta-store.ts";
 import { MemoryMetaStore } from "./testing/memory-meta-store.ts";
@@ -87,6 +88,25 @@ describe("stream directory", () => {
     expect(await directoryOn(store).find(NAME)).toBeUndefined();
     expect(await create(directory, "a")).toBe("retired");
     await directory.close();
+  });
+
+  test("gives a stream another name where another one has its own, and finds it by its id as before (simulation, seed 253)", async () => {
+    const store = new MemoryMetaStore();
+    const directory = directoryOn(store);
+    const id = "a".repeat(32);
+    const other = recoveredName(NAME, id);
+    await create(directory, "b");
+    expect(await directory.restore(NAME, proposal("a"))).toBe("taken");
+    expect(await directory.findById(id)).toBeUndefined();
+    expect(await directory.restore({ scope: "plant", stream: "mill" }, proposal("a"))).toBe("taken");
+    for (const outcome of ["restored", "known"]) expect(await directory.restore(other, proposal("a"))).toBe(outcome);
+    for (const node of [directory, directoryOn(store)]) {
+      expect((await node.findById(id))?.name).toEqual(other);
+      expect((await node.find(NAME))?.record.id).toBe("b".repeat(32));
+    }
+    const deleting = await directory.beginDelete(other);
+    if (deleting) await directory.finishDelete(deleting);
+    expect(await directoryOn(store).findById(id)).toBeUndefined();
   });
 
   describe("a deletion that another one overtakes does not take the name's next stream with it", () => {

@@ -13,6 +13,7 @@ import {
   encodeStreamRecord,
   idKey,
   nameOfKey,
+  recoveredName,
   STREAMS_PREFIX,
   type StreamRecord,
   streamKey,
@@ -170,13 +171,14 @@ export class StreamDirectory {
     return this.#decodeAll(await this.#access.meta.list(STREAMS_PREFIX));
   }
 
-  /** Gives a stream that its container has its record back. False if the name or the id is another's, or it is known to be deleted. */
-  async restore(name: StreamName, proposal: StreamProposal): Promise<boolean> {
+  /** Gives a stream that its container has its record back. "taken": the name or the id is another's, or the stream is known to be deleted. */
+  async restore(name: StreamName, proposal: StreamProposal): Promise<"restored" | "known" | "taken"> {
     const key = streamKey(name);
-    if (!(await this.#claimId(proposal.id, name))) return false;
-    return changeKey<boolean>(this.#access, key, (entry) => {
+    if (!(await this.#claimId(proposal.id, name))) return "taken";
+    return changeKey<"restored" | "known" | "taken">(this.#access, key, (entry) => {
       const before = entry ? decodeStreamRecord(key, entry.value) : NO_STREAM;
-      if (before.state !== "deleted" || before.past.includes(proposal.id)) return { type: "keep", result: before.id === proposal.id };
+      if (before.id === proposal.id) return { type: "keep", result: "known" };
+      if (before.state !== "deleted" || before.past.includes(proposal.id)) return { type: "keep", result: "taken" };
       const record: StreamRecord = { ...proposal, state: "open", past: before.past, deletedAtMs: 0 };
       return {
         type: "put",
@@ -184,7 +186,7 @@ export class StreamDirectory {
         result: (revision) => {
           this.#count++;
           this.#keep({ name, record, revision, certain: true });
-          return true;
+          return "restored";
         },
       };
     });
@@ -275,9 +277,12 @@ export class StreamDirectory {
     const name = this.#keyOfId.get(id) ?? (await this.#nameOfId(id));
     if (!name) return undefined;
     const isIt = (entry: StreamEntry | undefined) => entry?.record.id === id && entry.record.state === "open";
-    const read = await this.find(name);
-    const entry = isIt(read) ? read : await this.confirm(name);
-    return isIt(entry) ? entry : undefined;
+    for (const candidate of [name, recoveredName(name, id)]) {
+      const read = await this.find(candidate);
+      const entry = isIt(read) ? read : await this.confirm(candidate);
+      if (isIt(entry)) return entry;
+    }
+    return undefined;
   }
 
   async #nameOfId(id: Id): Promise<StreamName | undefined> {
@@ -299,13 +304,14 @@ export class StreamDirectory {
     );
   }
 
-  /** True once `ids/` points from the id to this name; false if it points elsewhere. */
+  /** True once `ids/` points from the id to this name, or to the one that this stands for; false if it points elsewhere. */
   async #claimId(id: Id, name: StreamName): Promise<boolean> {
     const key = idKey(id);
     return changeKey<boolean>(this.#access, key, (entry) => {
       const pointer = entry ? decodeIdPointer(key, entry.value) : undefined;
       if (pointer?.type === "stream") {
-        return { type: "keep", result: pointer.name.scope === name.scope && pointer.name.stream === name.stream };
+        const { name: owner } = pointer;
+        return { type: "keep", result: compareNames(owner, name) === 0 || compareNames(recoveredName(owner, id), name) === 0 };
       }
       return { type: "put", value: encodeIdPointer({ type: "stream", name }), result: () => true };
     });

@@ -1,6 +1,7 @@
 import { TributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { evenKeyRanges, type KeyRange } from "@tributary/common/key-hash";
+import { LIMITS } from "@tributary/common/limits";
 import { type Id, isValidName, type SegmentId, type StreamName } from "@tributary/common/names";
 
 /**
@@ -70,8 +71,9 @@ export function decodeStreamRecord(key: string, bytes: Uint8Array): StreamRecord
 
 /**
  * `ids/{streamId}` (CBOR map) points from an id to its name: an index, never a decision. It is written before the name's record
- * and never changed, so whoever reads one may follow it; whether the stream is there the record says. `probe` stands for a
- * moment in the place of a pointer while somebody makes sure that there is none.
+ * and never changed, so whoever reads one may follow it; whether the stream is there the record says: that of the name, or that of
+ * the name which the stream gets where another one has taken its own. `probe` stands for a moment in the place of a pointer while
+ * somebody makes sure that there is none.
  */
 export type IdPointer = { readonly type: "stream"; readonly name: StreamName } | { readonly type: "probe" };
 
@@ -89,6 +91,14 @@ export function decodeIdPointer(key: string, bytes: Uint8Array): IdPointer {
   if (probe === true) return { type: "probe" };
   if (typeof scope !== "string" || typeof stream !== "string" || !isValidName(scope) || !isValidName(stream)) throw corrupt(key);
   return { type: "stream", name: { scope, stream } };
+}
+
+const ID_CHARS = 8;
+
+/** What a stream is called that comes back after another one has taken its name. */
+export function recoveredName({ scope, stream }: StreamName, id: Id): StreamName {
+  const suffix = `.recovered-${id.slice(0, ID_CHARS)}`;
+  return { scope, stream: stream.slice(0, LIMITS.nameCharsMax - suffix.length) + suffix };
 }
 
 /** Segments of a stream that was never scaled. */

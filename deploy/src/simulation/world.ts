@@ -2,6 +2,7 @@ import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import type { LogFields, Logger } from "@tributary/common/logger";
 import type { StreamName } from "@tributary/common/names";
 import type { Phase, PhaseListener } from "@tributary/common/phases";
+import { decodeStreamRecord, STREAMS_PREFIX } from "@tributary/core/service/stream-record";
 import { EdgeLogs } from "../check/edge-logs.ts";
 import { type Excuse, excuseOf } from "./checker.ts";
 import type { Service, Workplace } from "./clients/client.ts";
@@ -250,6 +251,15 @@ export class World implements SimWorld {
     return this.hadLoss("core");
   }
 
+  /** Streams that the MetaStore has forgotten, and that did not get their names back yet. */
+  #nameless(): string[] {
+    const entries = this.meta.listAt(STREAMS_PREFIX, this.nowMs);
+    const known = new Set(entries.map(({ key, value }) => decodeStreamRecord(key, value)).map(({ id }) => id));
+    return [...this.lake.currentStreams()].flatMap((id) =>
+      known.has(id) || this.lake.countOf(id) === 0 ? [] : `stream ${id} has no name`,
+    );
+  }
+
   /** No stream disappears that the counting frames have. */
   judgeStreams(found: ReadonlySet<string>): void {
     for (const streamId of this.lake.currentStreams()) {
@@ -345,6 +355,7 @@ export class World implements SimWorld {
       }
     }
     found.push(...this.cores.unrest(this.outOfService));
+    if (this.wentBack) found.push(...this.#nameless());
     return found;
   }
 
