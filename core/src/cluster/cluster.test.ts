@@ -194,7 +194,7 @@ describe("a node that was paused", () => {
 
   it("serves what it is given after it joined again, also if its watches tell it so before it can read the records", async () => {
     // Of this seed the other one has the lower id, and assigns.
-    world = new NodeWorld(3);
+    world = new NodeWorld(2);
     const one = await world.start("one");
     await world.start("two");
     await world.until(() => world.balanced(CONTAINERS), 10_000);

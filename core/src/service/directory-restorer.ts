@@ -13,6 +13,13 @@ const PAUSE_MS_MIN = 500;
 const PAUSE_MS_MAX = 10_000;
 /** How often it is looked whether a name that another stream has becomes free: the other one may turn out to be deleted. */
 const CONFLICT_TRIES = 4;
+/**
+ * Where all is in step it is compared again: a MetaStore that went back by less than a node's beat may have forgotten a stream and
+ * nothing by which nodes would notice.
+ */
+const AGAIN_MS = 30_000;
+/** Comparisons that take long are rarer: this many times as long lies between two. */
+const AGAIN_TIMES_TAKEN = 500;
 
 interface RestorerParts {
   readonly access: MetaAccess;
@@ -25,8 +32,8 @@ interface RestorerParts {
 type KnownStream = ContainerStream & { readonly origin: StreamOrigin };
 
 /**
- * Brings the directory back into step with a container that is opened, where MetaStore or log went back (rule L5). Containers know the
- * names of their streams, and which were deleted:
+ * Brings the directory back into step with a container, where MetaStore or log went back (rule L5): as it is opened, and ever after.
+ * Containers know the names of their streams, and which were deleted:
  *
  * - a stream that the container has and the MetaStore does not know gets its record back;
  * - one that the MetaStore knows to be deleted is deleted in the container once more;
@@ -80,21 +87,30 @@ export class DirectoryRestorer {
   async #restore(container: number, signal: AbortSignal, onLooked: () => void): Promise<void> {
     const { access, log } = this.#parts;
     let conflicts = 0;
+    let nameless = 0;
+    // Not before `get` returns it.
+    await sleep(access.clock, 0, signal);
     for (let pauseMs = PAUSE_MS_MIN; !signal.aborted; pauseMs = Math.min(pauseMs * 2, PAUSE_MS_MAX)) {
-      // Not before `get` returns it.
-      await sleep(access.clock, 0, signal);
+      const startedMs = access.clock.monotonicMs();
       try {
         const open = await this.#compare(container, ++conflicts > CONFLICT_TRIES, signal);
         onLooked();
-        if (open === 0) return;
-        if (conflicts > CONFLICT_TRIES) {
-          log.error("streams of a container have no name in the directory: others have their names or ids", { container, streams: open });
-          return;
+        if (open === 0 || conflicts > CONFLICT_TRIES) {
+          if (open > nameless)
+            log.error("streams of a container have no name in the directory: others have their names or ids", { container, streams: open });
+          nameless = open;
+          conflicts = 0;
+          const tookMs = access.clock.monotonicMs() - startedMs;
+          await sleep(access.clock, Math.max(AGAIN_MS, tookMs * AGAIN_TIMES_TAKEN) * (0.5 + access.random.float() / 2), signal);
+          pauseMs = PAUSE_MS_MIN;
+          continue;
         }
       } catch (error) {
-        if (signal.aborted || hasCode(error, "INTERNAL", "CONTAINER_NOT_OWNED")) throw error;
+        if (signal.aborted || hasCode(error, "INTERNAL")) throw error;
         conflicts = 0;
-        log.warn("the directory cannot be compared with a container now", { container, code: toTributaryError(error).code });
+        // Without a lease it is not looked at.
+        if (!hasCode(error, "CONTAINER_NOT_OWNED"))
+          log.warn("the directory cannot be compared with a container now", { container, code: toTributaryError(error).code });
       }
       await sleep(access.clock, pauseMs * (0.5 + access.random.float() / 2), signal);
     }
