@@ -66,6 +66,11 @@ const ROWS = {
   FORMAT_UNSUPPORTED: [500, "Written by a newer version; upgrade before opening it."],
   STORE_CORRUPT: [500, "The store is damaged; what could be read was kept and the rest moved to quarantine."],
   // Replication
+  CORE_ANSWER_INVALID: [
+    502,
+    "What answers in the core's place is not a core that this version understands; upgrade one of them.",
+    "uncertain",
+  ],
   CONTAINER_NOT_OWNED: [503, "This node does not own the container; ask again where it lives.", "retryable"],
   PARENT_NOT_REACHED: [409, "The writer's earlier incarnation has not been replicated yet; resume from the number in the detail."],
   PREVIOUS_NOT_REACHED: [409, "Earlier events of this writer are missing; resume from the number in the detail."],

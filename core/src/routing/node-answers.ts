@@ -1,11 +1,6 @@
 import { TributaryError } from "@tributary/common/errors";
 import { GAP_REASONS } from "@tributary/common/format/block";
 import { encodeCbor } from "@tributary/common/format/cbor";
-import { LIMITS } from "@tributary/common/limits";
-import { LANES, parseSegmentId } from "@tributary/common/names";
-import type { ReadEvent } from "@tributary/common/stream-service";
-import { type AppendAnswer, type LevelsAnswer, SLICE_STATUS, type SliceStatus } from "@tributary/common/uplink-protocol";
-import type { ContainerAppendResult, ContainerStreamState } from "../container/container.ts";
 import {
   bytes,
   decodeFields,
@@ -19,7 +14,12 @@ import {
   natural,
   optional,
   text,
-} from "../service/fields.ts";
+} from "@tributary/common/format/fields";
+import { LIMITS } from "@tributary/common/limits";
+import { LANES, parseSegmentId } from "@tributary/common/names";
+import type { ReadEvent } from "@tributary/common/stream-service";
+import { type AppendAnswer, type LevelsAnswer, SLICE_STATUS, type SliceStatus } from "@tributary/common/uplink-protocol";
+import type { ContainerAppendResult, ContainerStreamState } from "../container/container.ts";
 import type { AccessPage } from "./container-access.ts";
 import { nonceRanges, positionOf } from "./positions.ts";
 

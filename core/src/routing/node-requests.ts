@@ -1,9 +1,4 @@
 import { encodeCbor } from "@tributary/common/format/cbor";
-import { LIMITS } from "@tributary/common/limits";
-import { type Id, STREAM_ID_BYTES } from "@tributary/common/names";
-import type { AppendRequest, EventPack, ProducerToken } from "@tributary/common/stream-service";
-import type { ContainerStream, StreamOrigin } from "../container/container.ts";
-import type { Position } from "../container/nonces.ts";
 import {
   bytes,
   decodeFields,
@@ -20,7 +15,12 @@ import {
   segmentId,
   streamNameOf,
   text,
-} from "../service/fields.ts";
+} from "@tributary/common/format/fields";
+import { LIMITS } from "@tributary/common/limits";
+import { type Id, STREAM_ID_BYTES } from "@tributary/common/names";
+import type { AppendRequest, EventPack, ProducerToken } from "@tributary/common/stream-service";
+import type { ContainerStream, StreamOrigin } from "../container/container.ts";
+import type { Position } from "../container/nonces.ts";
 import { DATE_MS_MAX } from "../service/stream-record.ts";
 import type { ReadFrom } from "./container-access.ts";
 import { positionOf } from "./positions.ts";

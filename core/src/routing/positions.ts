@@ -1,6 +1,6 @@
+import { fieldsOf, hex, list, natural } from "@tributary/common/format/fields";
 import { LIMITS } from "@tributary/common/limits";
 import { NONCE_BYTES, type NonceRange, type Position } from "../container/nonces.ts";
-import { fieldsOf, hex, list, natural } from "../service/fields.ts";
 
 // Positions and take-overs as core nodes tell each other. All throw INVALID_REQUEST.
 

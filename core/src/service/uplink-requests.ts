@@ -1,7 +1,20 @@
+import {
+  decodeFields,
+  type Fields,
+  flag,
+  hex,
+  integer,
+  invalid,
+  lane,
+  list,
+  optional,
+  segmentId,
+  streamNameOf,
+  text,
+} from "@tributary/common/format/fields";
 import { LIMITS } from "@tributary/common/limits";
 import { INCARNATION_BYTES, STREAM_ID_BYTES, WRITER_ID_BYTES } from "@tributary/common/names";
 import type { ControlRequest, FetchRequest, HelloRequest, LevelsRequest, ResolveRequest } from "@tributary/common/uplink-protocol";
-import { decodeFields, type Fields, flag, hex, integer, invalid, lane, list, optional, segmentId, streamNameOf, text } from "./fields.ts";
 import { DATE_MS_MAX } from "./stream-record.ts";
 
 const VERSION_CHARS_MAX = 64;

@@ -32,8 +32,10 @@ function streamOf(eras: readonly LocalEra[], segments = 1): StreamState {
   return stream;
 }
 
-const era = (incarnation: string, ordinal: number, count: number, first = 1): LocalEra => {
-  return { ordinal, count, incarnation, lane: "live", first };
+/** The id of an incarnation that a test calls `name`. */
+const idOf = (name: string) => Buffer.from(name).toString("hex").padEnd(16, "0");
+const era = (name: string, ordinal: number, count: number, first = 1): LocalEra => {
+  return { ordinal, count, incarnation: idOf(name), lane: "live", first };
 };
 
 interface Held {
@@ -77,14 +79,23 @@ async function history(held: readonly Held[], pageEvents: number, { eras = erasO
       gaps: page.flatMap(({ incarnation, number, first, count }) =>
         first === undefined
           ? []
-          : [{ incarnation, lane: "live" as const, first, last: number, count: count ?? number - first + 1, reason: "quota" as const }],
+          : [
+              {
+                incarnation: idOf(incarnation),
+                lane: "live" as const,
+                first,
+                last: number,
+                count: count ?? number - first + 1,
+                reason: "quota" as const,
+              },
+            ],
       ),
       events: page
         .filter(({ first }) => first === undefined)
         .map(({ incarnation, number }) => ({
           key: "k",
           timeMs: 1,
-          incarnation,
+          incarnation: idOf(incarnation),
           lane: "live",
           number,
           data: new TextEncoder().encode(`${incarnation}-${number}`),

@@ -1,10 +1,11 @@
 import { hasCode } from "@tributary/common/errors";
-import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
 import type { Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import { type FetchAnswer, type FetchRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
 import type { LocalEvent, LocalPage } from "../store/edge-store.ts";
+import { decodeFetchAnswer } from "../uplink/answers.ts";
 import { LocalOrder, type LocalRange } from "./local-order.ts";
 import type { StreamState } from "./stream-table.ts";
 
@@ -101,7 +102,7 @@ export class CoreHistory {
 
   async #fetch(request: FetchRequest): Promise<FetchAnswer> {
     const payload = await this.#bus.request(UPLINK_SUBJECTS.control(this.#cluster), encodeCbor(request), { timeoutMs: this.#timeoutMs });
-    return decodeCbor(payload) as FetchAnswer;
+    return decodeFetchAnswer(payload);
   }
 
   /** The core's history may have gone back, or the stream may be another: what was remembered of it is of no use then. */

@@ -5,6 +5,8 @@ export interface QueuedBlock {
   readonly container: number;
   readonly unit: TrackedUnit;
   readonly bytes: Uint8Array;
+  /** Its slices are at least so many. */
+  readonly rowsMin: number;
 }
 
 /**

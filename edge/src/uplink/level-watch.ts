@@ -1,9 +1,10 @@
 import type { Clock } from "@tributary/common/clock";
 import { toTributaryError } from "@tributary/common/errors";
-import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
-import { type LevelsAnswer, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import { type LevelsAnswer, type LevelsRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import { decodeLevelsAnswer } from "./answers.ts";
 import { isDetour } from "./detour.ts";
 import type { RouteTable } from "./route-table.ts";
 import type { UnitTracker } from "./unit-tracker.ts";
@@ -63,7 +64,7 @@ export class LevelWatch {
     if (question.request.entries.length === 0) return;
     this.#asking.add(container);
     try {
-      const answer = await this.#request(container, encodeCbor(question.request));
+      const answer = await this.#request(container, question.request);
       // Numbers that were safe once stay safe: an answer counts however late it comes.
       const reached = tracker.confirm(question, answer);
       this.#options.confirmed();
@@ -75,20 +76,21 @@ export class LevelWatch {
     }
   }
 
-  async #request(container: number, question: Uint8Array): Promise<LevelsAnswer> {
+  async #request(container: number, request: LevelsRequest): Promise<LevelsAnswer> {
     const { bus, cluster, routes, requestTimeoutMs: timeoutMs } = this.#options;
     const epoch = routes.directEpoch(container);
+    const question = encodeCbor(request);
+    const { length } = request.entries;
     if (epoch > 0) {
       try {
-        return decodeCbor(
-          await bus.request(UPLINK_SUBJECTS.direct(cluster, container, epoch, "levels"), question, { timeoutMs }),
-        ) as LevelsAnswer;
+        const payload = await bus.request(UPLINK_SUBJECTS.direct(cluster, container, epoch, "levels"), question, { timeoutMs });
+        return decodeLevelsAnswer(payload, length);
       } catch (error) {
         if (!isDetour(toTributaryError(error))) throw error;
         routes.failed(container, epoch);
       }
     }
-    const answer = decodeCbor(await bus.request(UPLINK_SUBJECTS.levels(cluster, container), question, { timeoutMs })) as LevelsAnswer;
+    const answer = decodeLevelsAnswer(await bus.request(UPLINK_SUBJECTS.levels(cluster, container), question, { timeoutMs }), length);
     routes.answered(container, answer.epoch);
     return answer;
   }

@@ -1,11 +1,12 @@
 import { TributaryError } from "@tributary/common/errors";
-import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
 import { type Id, newId, STREAM_ID_BYTES, type StreamName } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Random } from "@tributary/common/random";
 import { type ResolveAnswer, type ResolveRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
 import type { StateChange, StreamMapping } from "../store/edge-store.ts";
+import { decodeResolveAnswer } from "./answers.ts";
 
 /** A stream of this gateway that the core has to know. */
 export interface UnresolvedStream {
@@ -103,5 +104,5 @@ function toMapping(row: ResolveAnswer["streams"][number]): StreamMapping | undef
 async function ask(streams: readonly Wish[], options: ResolverOptions): Promise<ResolveAnswer> {
   const request: ResolveRequest = { type: "resolve", streams };
   const answer = await options.bus.request(UPLINK_SUBJECTS.control(options.cluster), encodeCbor(request), { timeoutMs: options.timeoutMs });
-  return decodeCbor(answer) as ResolveAnswer;
+  return decodeResolveAnswer(answer, streams.length);
 }

@@ -178,7 +178,7 @@ describe("a container's queue", () => {
   const queueOf = (count: number) => {
     const queue = new ContainerQueue(0);
     const unit = {} as TrackedUnit;
-    for (let i = 0; i < count; i++) queue.push({ container: 0, unit, bytes: Uint8Array.of(i) });
+    for (let i = 0; i < count; i++) queue.push({ container: 0, unit, bytes: Uint8Array.of(i), rowsMin: 1 });
     return queue;
   };
 

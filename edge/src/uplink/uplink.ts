@@ -2,15 +2,16 @@ import { assert } from "@tributary/common/assert";
 import type { Clock } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
 import { decodeBlock } from "@tributary/common/format/block";
-import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Random } from "@tributary/common/random";
-import { type AppendAnswer, type HelloAnswer, type HelloRequest, SLICE_STATUS, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import { type AppendAnswer, type HelloRequest, SLICE_STATUS, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
 import type { EdgeStore, OpenedEdge, ReachedNumber, UplinkUnit } from "../store/edge-store.ts";
+import { decodeAppendAnswer, decodeHelloAnswer } from "./answers.ts";
 import { backoffMs } from "./backoff.ts";
 import { ContainerQueue, type QueuedBlock } from "./container-queue.ts";
 import { followCore, type News } from "./core-news.ts";
@@ -304,7 +305,7 @@ export class Uplink {
       name: name.slice(0, LIMITS.nameCharsMax),
       version: version.slice(0, VERSION_CHARS_MAX),
     };
-    const answer = (await this.#request(UPLINK_SUBJECTS.control(cluster), encodeCbor(request))) as HelloAnswer;
+    const answer = decodeHelloAnswer(await this.#request(UPLINK_SUBJECTS.control(cluster), encodeCbor(request)));
     if (visit !== this.#visit) return;
     this.#counters.hellos++;
     this.#counters.siblings = answer.siblings.length;
@@ -400,13 +401,13 @@ export class Uplink {
 
   #enqueue(unit: UplinkUnit): void {
     const tracked = this.#tracker.add(unit);
-    for (const { container, bytes } of unit.blocks) {
+    for (const { container, bytes, needs } of unit.blocks) {
       let queue = this.#queues.get(container);
       if (!queue) {
         queue = new ContainerQueue(container);
         this.#queues.set(container, queue);
       }
-      queue.push({ container, unit: tracked, bytes });
+      queue.push({ container, unit: tracked, bytes, rowsMin: needs.length });
     }
   }
 
@@ -418,7 +419,8 @@ export class Uplink {
     const { cluster } = this.#options;
     const subject = epoch > 0 ? UPLINK_SUBJECTS.direct(cluster, container, epoch, "append") : UPLINK_SUBJECTS.append(cluster, container);
     try {
-      const answer = (await inPhase(this.#parts.phases, "uplink", () => this.#request(subject, block.bytes))) as AppendAnswer;
+      const payload = await inPhase(this.#parts.phases, "uplink", () => this.#request(subject, block.bytes));
+      const answer = decodeAppendAnswer(payload, block.rowsMin);
       if (epoch === 0) this.#routes.answered(container, answer.epoch);
       if (answer.slices.every(([status]) => status === SLICE_STATUS.accepted)) this.#accepted(queue, block);
       else this.#refused(queue, block, answer, attempt);
@@ -552,8 +554,8 @@ export class Uplink {
     }
   }
 
-  async #request(subject: string, payload: Uint8Array): Promise<unknown> {
-    return decodeCbor(await this.#parts.bus.request(subject, payload, { timeoutMs: this.#options.requestTimeoutMs }));
+  #request(subject: string, payload: Uint8Array): Promise<Uint8Array> {
+    return this.#parts.bus.request(subject, payload, { timeoutMs: this.#options.requestTimeoutMs });
   }
 }
 

@@ -1,6 +1,6 @@
-import { TributaryError } from "@tributary/common/errors";
-import { decodeCbor } from "@tributary/common/format/cbor";
-import { type Id, isValidName, LANES, type Lane, type SegmentId, type StreamName } from "@tributary/common/names";
+import { TributaryError } from "../errors.ts";
+import { type Id, isValidName, LANES, type Lane, type SegmentId, type StreamName } from "../names.ts";
+import { decodeCbor } from "./cbor.ts";
 
 // What comes from other machines and other versions: every field is looked at before it is used. All throw INVALID_REQUEST.
 
