@@ -55,7 +55,8 @@ describe.runIf(process.versions["bun"] === undefined)("simulation", { timeout: T
       expect(told.violations).toContainEqual(expect.objectContaining({ invariant: wanted?.invariant, kind: wanted?.kind }));
       expect(story.options.allowedClients?.size).toBeLessThan(first.clients.length);
       expect(told.faults.length).toBeLessThan(first.faults.length);
-      expect(told.steps).toBeLessThan(first.steps);
+      // Not its steps: what is broken may keep the world from coming to rest, and then it waits for minutes.
+      expect(told.events).toBeLessThan(first.events);
       const lines = storyLines(story, told);
       const [words, end] = [lines.indexOf("The last words about what broke:"), lines.indexOf("What broke:")];
       expect(end - words).toBeGreaterThan(1);
