@@ -42,6 +42,14 @@ export const CORE_METRICS = {
   tributary_core_writers: { kind: "gauge", help: "Writers that said hello since the start." },
   tributary_core_containers: { kind: "gauge", help: "Containers hosted here." },
   tributary_core_containers_serving: { kind: "gauge", help: "Containers being served here." },
+  tributary_core_containers_log_failing: {
+    kind: "gauge",
+    help: "Containers served here whose write-ahead log refused or failed last, and took nothing since.",
+  },
+  tributary_core_containers_log_full: {
+    kind: "gauge",
+    help: "Those of them whose log had no space: free space for JetStream, or raise its limit.",
+  },
   tributary_core_container_restarts: { kind: "gauge", help: "Times that a container was opened again after a failure." },
   tributary_core_cluster_containers: { kind: "gauge", help: "Containers of the cluster." },
   tributary_core_cluster_members: { kind: "gauge", help: "Nodes of the cluster that this one takes for alive, itself included." },

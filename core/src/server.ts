@@ -138,6 +138,8 @@ function coreMetrics(status: CoreStatus): CoreMetrics {
     tributary_core_writers: status.writers,
     tributary_core_containers: sum((hosted) => (hosted.state === "elsewhere" ? 0 : 1)),
     tributary_core_containers_serving: sum((hosted) => (hosted.state === "serving" ? 1 : 0)),
+    tributary_core_containers_log_failing: sum((hosted) => (hosted.status?.logProblem ? 1 : 0)),
+    tributary_core_containers_log_full: sum((hosted) => (hosted.status?.logProblem === "STORAGE_FULL" ? 1 : 0)),
     tributary_core_container_restarts: sum((hosted) => hosted.restarts),
     tributary_core_cluster_containers: status.containers.length,
     tributary_core_cluster_members: status.members.length,

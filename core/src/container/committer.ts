@@ -58,6 +58,7 @@ export class Committer {
   #pipeline: CommitPipeline | undefined;
   #writer: OwnWriter | undefined;
   #attempt = 0;
+  #logProblem = "";
   #pumpScheduled = false;
   #cancelPace: (() => void) | undefined;
   #lastSentMs = 0;
@@ -79,6 +80,10 @@ export class Committer {
   }
   get frameBytesMax(): number {
     return Math.min(this.#host.options.frameBytesMax, this.#host.log.recordBytesMax ?? LIMITS.frameBytesMax);
+  }
+  /** The code with which the log refused or failed last; empty once something became durable after it. */
+  get logProblem(): string {
+    return this.#logProblem;
   }
   get queuedBytes(): number {
     return this.#queuedBytes;
@@ -180,6 +185,7 @@ export class Committer {
     try {
       const changed = this.#host.durable.apply(frame.position, frame.operations);
       this.#decided.settle(frame.position.number);
+      this.#logProblem = "";
       for (const answer of frame.answers) answer.deliver();
       this.#host.onApplied(changed);
       this.#schedulePump();
@@ -190,7 +196,9 @@ export class Committer {
 
   #onEnded(pipeline: CommitPipeline, error: unknown): void {
     if (this.#stop.signal.aborted) return;
-    this.#host.onAttemptEnded(toTributaryError(error));
+    const failure = toTributaryError(error);
+    this.#logProblem = failure.code;
+    this.#host.onAttemptEnded(failure);
     this.#begin(pipeline.inFlight, Number.POSITIVE_INFINITY).catch((error: unknown) => {
       // Behind our own fence nobody of an earlier epoch has anything to truncate.
       const damaged = error instanceof LogHole;
@@ -234,6 +242,7 @@ export class Committer {
         if (hasCode(error, "LOG_SEQUENCE_MISMATCH")) endAtLeast = Number(error.details["last"] ?? 0);
         else {
           failures++;
+          this.#logProblem = toTributaryError(error).code;
           this.#giveUp(error);
           if (failures >= triesMax) throw error;
         }

@@ -107,6 +107,8 @@ export interface ContainerStatus {
   readonly bytesInMemory: number;
   readonly bytesTiered: number;
   readonly lastReplayMs: number;
+  /** The code with which the write-ahead log refused or failed last; empty while appends become durable. */
+  readonly logProblem: string;
   readonly generation: number;
   /** How its generation came to be; undefined for the first one. */
   readonly wentBack: WentBack | undefined;

@@ -355,6 +355,7 @@ class WalContainer implements Container {
       bytesInMemory: (durable?.unflushed.bytes ?? 0) + (committer?.bytesWaiting ?? 0),
       bytesTiered: durable?.index.bytes ?? 0,
       lastReplayMs: this.#lastReplayMs,
+      logProblem: committer?.logProblem ?? "",
       generation: generationOf(this.#setup.epoch),
       wentBack: this.#wentBack,
     };

@@ -63,6 +63,8 @@ test("a JetStream that is full is told as such, holds the events back at the gat
   await fillUp();
   await send(200);
   await until("the core to tell why it does not take them", () => core.log().includes("STORAGE_FULL"));
+  const full = async () => /^tributary_core_containers_log_full (\d+)$/m.exec((await http("GET", `${core.coreHttp}/metrics`)).body)?.[1];
+  expect(Number(await full())).toBeGreaterThan(0);
   const held = /^tributary_gateway_events_held (\d+)$/m.exec((await http("GET", `${edge.gatewayHttp}/metrics`)).body)?.[1];
   expect(Number(held)).toBeGreaterThan(0);
   const doctor = await tributary(["core", "doctor", "--json", "--data", join(folder, "core"), ...natsFlags]);
@@ -72,6 +74,7 @@ test("a JetStream that is full is told as such, holds the events back at the gat
   await askJetStream(link, "STREAM.DELETE.other", undefined, API_MS);
   await send(20);
   await until("everything to be in the lake", async () => (await facts()).usage.eventsHeld === 0);
+  expect(await full()).toBe("0");
   const payloads = (await readAll(core.coreHttp, STREAM)).map((record) => Buffer.from(record.data).toString());
   expect(payloads).toEqual(Array.from({ length: sent }, (_, i) => `event ${i}`));
 });

@@ -170,6 +170,7 @@ export class FakeContainer implements Container {
       bytesInMemory: 0,
       bytesTiered: 0,
       lastReplayMs: 0,
+      logProblem: "",
       generation: 0,
       wentBack: undefined,
     };
