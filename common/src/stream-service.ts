@@ -23,11 +23,26 @@ export interface StreamService {
   append(name: StreamName, request: AppendRequest): Promise<AppendResult>;
   /**
    * One page from an offset on, in the stream's one order. Empty with `upToDate` at the end.
-   * @throws STREAM_UNKNOWN, OFFSET_INVALID, OFFSET_FOREIGN, OFFSET_GONE, OFFSET_UNKNOWN
+   * @throws STREAM_UNKNOWN, OFFSET_INVALID, OFFSET_FOREIGN, OFFSET_GONE, OFFSET_UNKNOWN; INVALID_REQUEST for a level that is not known here
    */
   read(name: StreamName, request: ReadRequest): Promise<ReadPage>;
   /** Resolves when something lies behind the offset, the stream is closed or deleted, the time is over or the signal aborts. Never polls. */
-  waitForData(name: StreamName, offset: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<void>;
+  waitForData(name: StreamName, offset: string, options: WaitOptions): Promise<void>;
+}
+
+/**
+ * How far a read of the core sees a stream. `committed`: all that is durable in the write-ahead log. `tiered`: what is verified in the
+ * lake and covered by a checkpoint in the log; whatever lies behind it, the stream's close included, does not exist for such a reader,
+ * and what it has read outlives the loss of the whole store of the logs (rules L3, L6).
+ */
+export const READ_LEVELS = ["committed", "tiered"] as const;
+export type ReadLevel = (typeof READ_LEVELS)[number];
+
+export interface WaitOptions {
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+  /** As of ReadRequest. */
+  readonly level?: ReadLevel | undefined;
 }
 
 export interface CreateOptions {
@@ -101,12 +116,14 @@ export interface ReadRequest {
   readonly offset: string;
   readonly eventsMax: number;
   readonly bytesMax: number;
+  /** undefined: all that the server gives, at the core what is committed. A gateway knows no levels. */
+  readonly level?: ReadLevel | undefined;
 }
 
 export interface ReadPage {
   readonly events: readonly ReadEvent[];
   readonly nextOffset: string;
-  /** True when nothing durable lay behind `nextOffset` as the page was made. */
+  /** True when nothing of the level asked for lay behind `nextOffset` as the page was made. */
   readonly upToDate: boolean;
   /** True when the stream is closed and nothing lies behind `nextOffset`. */
   readonly closed: boolean;

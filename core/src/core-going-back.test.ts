@@ -1,8 +1,9 @@
 import { systemClock } from "@tributary/common/clock";
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
-import type { TributaryError } from "@tributary/common/errors";
+import { TributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import type { StreamName } from "@tributary/common/names";
+import type { ObjectStore } from "@tributary/common/ports/object-store";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { createContainer } from "./container/create-container.ts";
 import { generationOf } from "./container/generation.ts";
@@ -23,6 +24,7 @@ class World {
   readonly objects = new MemoryObjectStore();
   readonly logs = new Map<string, RestorableLog>();
   flushIntervalMs = 20;
+  #lake = { away: false };
   readonly #random = seededRandom(5_000 + ++worlds);
 
   async start(containers: number): Promise<Core> {
@@ -38,13 +40,34 @@ class World {
         const key = `${id} ${generationOf(epoch)}`;
         const log = this.logs.get(key) ?? new RestorableLog();
         this.logs.set(key, log);
-        const { objects } = this;
+        const objects = this.#objectsOf(this.#lake);
         const options = { flushIntervalMs: this.flushIntervalMs };
         return createContainer({ id, epoch, log, objects, clock: systemClock, random: this.#random, options });
       },
     });
     cores.push(core);
     return core;
+  }
+
+  /** Nothing of the cores that run reaches the lake any more; those that are started later have it. */
+  cutOff(): void {
+    this.#lake.away = true;
+    this.#lake = { away: false };
+  }
+
+  #objectsOf(lake: { readonly away: boolean }): ObjectStore {
+    const store = this.objects;
+    return {
+      put: async (name, data) => {
+        if (lake.away) throw new TributaryError("STORAGE_FULL", "cut off by the test");
+        return store.put(name, data);
+      },
+      get: (name, range) => store.get(name, range),
+      head: (name) => store.head(name),
+      list: (prefix, options) => store.list(prefix, options),
+      delete: (name) => store.delete(name),
+      close: () => store.close(),
+    };
   }
 
   saveMeta(): MemoryMetaStore["history"] {
@@ -181,5 +204,48 @@ describe("logs that went back", () => {
     expect(error).toMatchObject({ code: "OFFSET_UNKNOWN" });
     expect(await read(after, "s", String(error.details["nextOffset"]))).toEqual(["5"]);
     await vi.waitFor(async () => expect(after.streams.list({ limit: 10 })).resolves.toHaveLength(1), WAIT);
+  });
+
+  test("or are lost with the MetaStore: a reader at level tiered reads on as if nothing had happened", async () => {
+    const world = new World();
+    const page = (core: Core, offset: string, level: "committed" | "tiered") =>
+      core.streams.read(name("s"), { offset, eventsMax: 1_000, bytesMax: 1_000_000, level });
+    const texts = async (core: Core, offset: string) =>
+      (await page(core, offset, "tiered")).events.map((event) => Buffer.from(event.data).toString());
+    let offset = "-1";
+    // Take-overs whose nonces only the logs know, between those that brought something into the lake.
+    for (const [from, flushIntervalMs] of [20, 3_600_000, 20, 3_600_000, 3_600_000].entries()) {
+      world.flushIntervalMs = flushIntervalMs;
+      const core = await world.start(1);
+      if (from === 0) await core.streams.create(name("s"), {});
+      const { nextOffset: before } = await page(core, "now", "tiered");
+      await append(core, "s", `${from}`);
+      if (flushIntervalMs > 1_000) {
+        // It waits there as if nothing came.
+        expect(await page(core, before, "tiered")).toMatchObject({ events: [], nextOffset: before, upToDate: true });
+        expect((await page(core, before, "committed")).events.map((event) => Buffer.from(event.data).toString())).toContain(`${from}`);
+      } else {
+        await tiered(core);
+        const read = await page(core, offset, "tiered");
+        expect(read.events.length).toBeGreaterThan(0);
+        offset = read.nextOffset;
+      }
+      // It dies: nothing of what it holds is flushed.
+      world.cutOff();
+    }
+    for (const [, log] of world.logs) log.restore({ records: [], last: 0 });
+    world.meta = new MemoryMetaStore();
+    const after = await world.start(1);
+    await served(after);
+    expect(after.status().containers[0]?.status).toMatchObject({ generation: 1 });
+    expect(await texts(after, offset)).toEqual([]);
+    await append(after, "s", "new");
+    const waiting = after.streams.waitForData(name("s"), offset, { timeoutMs: 1e9, signal: new AbortController().signal, level: "tiered" });
+    await after.close();
+    await waiting;
+    const last = await world.start(1);
+    await served(last);
+    expect(await texts(last, offset)).toEqual(["new"]);
+    expect(await texts(last, "-1")).toEqual(["0", "1", "2", "new"]);
   });
 });

@@ -213,6 +213,8 @@ test.each<[string, string, string, Record<string, string>, string | Uint8Array |
   ["long-poll without an offset", "GET", `${PATH}?live=long-poll`, {}, undefined, "INVALID_REQUEST"],
   ["SSE without an offset", "GET", `${PATH}?live=sse`, {}, undefined, "INVALID_REQUEST"],
   ["an unknown view", "GET", `${PATH}?view=tree`, {}, undefined, "INVALID_REQUEST"],
+  ["an unknown level", "GET", `${PATH}?level=fsynced`, {}, undefined, "INVALID_REQUEST"],
+  ["an empty level", "GET", `${PATH}?level=`, {}, undefined, "INVALID_REQUEST"],
   ["SSE of an unknown stream", "GET", "/v1/stream/none?offset=-1&live=sse", {}, undefined, "STREAM_UNKNOWN"],
   ["an unknown path of management", "GET", "/v1/scopes/plant/segments", {}, undefined, "NOT_FOUND"],
   ["management by POST", "POST", "/v1/scopes/plant/streams/press", {}, "{}", "METHOD_NOT_ALLOWED"],

@@ -15,7 +15,7 @@ import { handleManagement } from "./management.ts";
 import { methodNotAllowed } from "./methods.ts";
 import type { Plane } from "./plane.ts";
 import { problemResponse } from "./problem.ts";
-import { handleRead } from "./read.ts";
+import { handleRead, readLevel } from "./read.ts";
 import { reply, replyJson } from "./reply.ts";
 
 export interface DataPlaneOptions {
@@ -197,7 +197,7 @@ async function streamRequest(plane: Plane, name: StreamName, request: Request, c
     case "GET":
       return handleRead(plane, name, request, closing);
     case "HEAD":
-      return handleHead(plane, name);
+      return handleHead(plane, name, request);
     case "PUT":
       return handleCreate(plane, name, request);
     case "DELETE":
@@ -208,8 +208,10 @@ async function streamRequest(plane: Plane, name: StreamName, request: Request, c
   }
 }
 
-async function handleHead(plane: Plane, name: StreamName): Promise<Response> {
-  const info = await plane.streams.describe(name);
+async function handleHead({ streams }: Plane, name: StreamName, request: Request): Promise<Response> {
+  const level = readLevel(new URL(request.url).searchParams);
+  const info =
+    level === undefined ? await streams.describe(name) : await streams.read(name, { offset: "now", eventsMax: 1, bytesMax: 1, level });
   const headers: Record<string, string> = {
     "Content-Type": info.contentType,
     "Stream-Next-Offset": info.nextOffset,

@@ -75,6 +75,33 @@ test("long-poll answers at once where there are events, and waits where there ar
   expect(Number(second.headers.get("stream-cursor"))).toBeGreaterThan(Number(cursor));
 });
 
+test("readers at level tiered see what is in the lake, and wake as more comes there", async () => {
+  const plane = await planeWith(new ManualClock());
+  await plane.ask("POST", PATH, TEXT, "old");
+  plane.streams.tier(NAME);
+  await plane.ask("POST", PATH, TEXT, "new");
+  const page = await plane.ask("GET", `${PATH}?level=tiered`);
+  expect([await page.text(), page.headers.get("stream-up-to-date")]).toEqual(["old", "true"]);
+  expect(await (await plane.ask("GET", `${PATH}?level=committed`)).text()).toBe("oldnew");
+  const end = page.headers.get("stream-next-offset");
+  for (const method of ["HEAD", "GET"]) {
+    const now = await plane.ask(method, `${PATH}?offset=now&level=tiered`);
+    expect([await now.text(), now.headers.get("stream-next-offset")]).toEqual(["", end]);
+  }
+  const waiting = plane.ask("GET", `${PATH}?offset=${end}&live=long-poll&level=tiered`);
+  const sse = sseReader(await plane.ask("GET", `${PATH}?offset=${end}&live=sse&level=tiered`));
+  expect(await sse.control()).toMatchObject({ streamNextOffset: end, upToDate: true });
+  const told = sse.data();
+  await untilWaiting(plane, 2);
+  await plane.ask("POST", PATH, { ...TEXT, "stream-closed": "true" }, "last");
+  await untilWaiting(plane, 2);
+  plane.streams.tier(NAME);
+  const polled = await waiting;
+  expect([polled.status, await polled.text(), polled.headers.get("stream-closed")]).toEqual([200, "newlast", "true"]);
+  expect(await told).toBe("newlast");
+  expect(await sse.control()).toMatchObject({ streamClosed: true });
+});
+
 test("long-poll is over after its time: 204 with the end of the stream", async () => {
   const clock = new ManualClock();
   const plane = await planeWith(clock);

@@ -1,6 +1,6 @@
 import { LIMITS } from "../limits.ts";
 import type { StreamName } from "../names.ts";
-import type { ReadEvent, StreamInfo, StreamService } from "../stream-service.ts";
+import type { ReadEvent, ReadLevel, StreamInfo } from "../stream-service.ts";
 import type { PageFormat } from "./page-format.ts";
 import type { Plane } from "./plane.ts";
 
@@ -14,6 +14,7 @@ export interface LiveRead {
   readonly format: PageFormat;
   readonly offset: string;
   readonly cursor: string | undefined;
+  readonly level: ReadLevel | undefined;
 }
 
 /** A page as the reader sees it: without gap records where the format has no room for them. */
@@ -25,10 +26,11 @@ export interface VisiblePage {
 }
 
 /** The next page with something to see; an empty one only at the end. */
-export async function readVisible(streams: StreamService, name: StreamName, offset: string, format: PageFormat): Promise<VisiblePage> {
+export async function readVisible({ plane, name, format, level }: LiveRead, offset: string): Promise<VisiblePage> {
+  const bounds = { eventsMax: LIMITS.readPageEventsMax, bytesMax: LIMITS.readPageBytesMax, level };
   let from = offset;
   for (;;) {
-    const page = await streams.read(name, { offset: from, eventsMax: LIMITS.readPageEventsMax, bytesMax: LIMITS.readPageBytesMax });
+    const page = await plane.streams.read(name, { offset: from, ...bounds });
     const hidesGaps = !format.showsGaps && page.events.some((event) => event.gap);
     const events = hidesGaps ? page.events.filter((event) => !event.gap) : page.events;
     if (events.length > 0 || page.upToDate || page.nextOffset === from) return { ...page, events };

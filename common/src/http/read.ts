@@ -1,5 +1,6 @@
 import { TributaryError } from "../errors.ts";
 import type { StreamName } from "../names.ts";
+import { READ_LEVELS, type ReadLevel } from "../stream-service.ts";
 import { nextCursor } from "./cursor.ts";
 import { linkSignals } from "./link-signals.ts";
 import { pageFormat } from "./page-format.ts";
@@ -13,9 +14,10 @@ export async function handleRead(plane: Plane, name: StreamName, request: Reques
   const query = readQuery(request.url);
   const info = await plane.streams.describe(name);
   const format = pageFormat(query.view, request.headers.get("accept"), info.contentType);
-  const read: LiveRead = { plane, name, request, closing, info, format, offset: query.offset ?? "-1", cursor: query.cursor };
+  const { offset = "-1", cursor, level } = query;
+  const read: LiveRead = { plane, name, request, closing, info, format, offset, cursor, level };
   if (query.live === "long-poll") return longPoll(read);
-  if (query.live === "sse") return sseResponse(read, await readVisible(plane.streams, name, read.offset, format));
+  if (query.live === "sse") return sseResponse(read, await readVisible(read, offset));
   return catchUp(read);
 }
 
@@ -24,6 +26,7 @@ interface ReadQuery {
   readonly live: "long-poll" | "sse" | undefined;
   readonly cursor: string | undefined;
   readonly view: string | undefined;
+  readonly level: ReadLevel | undefined;
 }
 
 const OFFSET_CHARS_MAX = 255;
@@ -32,7 +35,7 @@ const OFFSET_PATTERN = /^[A-Za-z0-9._~:!*-]+$/;
 /** Unknown parameters are ignored: they are how a client steps around a cache. */
 function readQuery(url: string): ReadQuery {
   const mark = url.indexOf("?");
-  if (mark < 0) return { offset: undefined, live: undefined, cursor: undefined, view: undefined };
+  if (mark < 0) return { offset: undefined, live: undefined, cursor: undefined, view: undefined, level: undefined };
   const params = new URLSearchParams(url.slice(mark + 1));
   const offsets = params.getAll("offset");
   if (offsets.length > 1) throw new TributaryError("OFFSET_INVALID", "more than one offset");
@@ -45,7 +48,16 @@ function readQuery(url: string): ReadQuery {
     throw new TributaryError("INVALID_REQUEST", "live knows only 'long-poll' and 'sse'");
   }
   if (live !== undefined && offset === undefined) throw new TributaryError("INVALID_REQUEST", `live=${live} needs an offset`);
-  return { offset, live, cursor: params.get("cursor") ?? undefined, view: params.get("view") ?? undefined };
+  return { offset, live, cursor: params.get("cursor") ?? undefined, view: params.get("view") ?? undefined, level: readLevel(params) };
+}
+
+/** @throws INVALID_REQUEST */
+export function readLevel(params: URLSearchParams): ReadLevel | undefined {
+  const given = params.get("level");
+  if (given === null) return undefined;
+  const level = READ_LEVELS.find((known) => known === given);
+  if (!level) throw new TributaryError("INVALID_REQUEST", `level knows only ${READ_LEVELS.map((known) => `'${known}'`).join(" and ")}`);
+  return level;
 }
 
 function pageHeaders({ plane, info, format }: LiveRead, page: VisiblePage): Record<string, string> {
@@ -62,8 +74,8 @@ function pageHeaders({ plane, info, format }: LiveRead, page: VisiblePage): Reco
 }
 
 async function catchUp(read: LiveRead): Promise<Response> {
-  const { plane, name, request, info, format, offset } = read;
-  const page = await readVisible(plane.streams, name, offset, format);
+  const { request, info, format, offset } = read;
+  const page = await readVisible(read, offset);
   const headers = pageHeaders(read, page);
   if (offset === "now") {
     headers["Cache-Control"] = "no-store";
@@ -81,8 +93,8 @@ function matchesEtag(header: string | null, etag: string): boolean {
 }
 
 async function longPoll(read: LiveRead): Promise<Response> {
-  const { plane, name, format } = read;
-  let page = await readVisible(plane.streams, name, read.offset, format);
+  const { plane, format } = read;
+  let page = await readVisible(read, read.offset);
   if (page.events.length === 0 && !page.closed) page = await waitForPage(read, page);
   const headers = pageHeaders(read, page);
   if (!page.closed) headers["Stream-Cursor"] = nextCursor(plane.clock, plane.random, read.cursor);
@@ -93,7 +105,8 @@ async function longPoll(read: LiveRead): Promise<Response> {
 }
 
 /** Waits behind an empty page until there is something to see, the stream closes, or the time is over. */
-async function waitForPage({ plane, name, request, closing, format }: LiveRead, empty: VisiblePage): Promise<VisiblePage> {
+async function waitForPage(read: LiveRead, empty: VisiblePage): Promise<VisiblePage> {
+  const { plane, name, request, closing, level } = read;
   const deadlineMs = plane.clock.monotonicMs() + plane.longPollMsMax;
   const { signal, unlink } = linkSignals([request.signal, closing]);
   try {
@@ -102,9 +115,9 @@ async function waitForPage({ plane, name, request, closing, format }: LiveRead, 
     while (page.events.length === 0 && !page.closed && !signal.aborted) {
       const timeoutMs = deadlineMs - plane.clock.monotonicMs();
       if (timeoutMs <= 0) break;
-      await plane.streams.waitForData(name, page.nextOffset, { timeoutMs, signal });
+      await plane.streams.waitForData(name, page.nextOffset, { timeoutMs, signal, level });
       const before = page.nextOffset;
-      page = await readVisible(plane.streams, name, before, format);
+      page = await readVisible(read, before);
       if (page.nextOffset === before) break;
     }
     return page;

@@ -48,7 +48,7 @@ export function sseResponse(read: LiveRead, first: VisiblePage): Response {
 }
 
 async function* follow(read: LiveRead, first: VisiblePage, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
-  const { plane, name, format } = read;
+  const { plane, name, format, level } = read;
   const endMs = plane.clock.monotonicMs() + CONNECTION_MS_MAX;
   const firstCursor = Number(nextCursor(plane.clock, plane.random, read.cursor));
   let page = first;
@@ -61,9 +61,9 @@ async function* follow(read: LiveRead, first: VisiblePage, signal: AbortSignal):
       const before = page;
       const waitMs = Math.min(KEEP_ALIVE_MS, leftMs);
       const waitingSinceMs = plane.clock.monotonicMs();
-      if (before.upToDate) await plane.streams.waitForData(name, before.nextOffset, { timeoutMs: waitMs, signal });
+      if (before.upToDate) await plane.streams.waitForData(name, before.nextOffset, { timeoutMs: waitMs, signal, level });
       if (signal.aborted) return;
-      page = await readVisible(plane.streams, name, before.nextOffset, format);
+      page = await readVisible(read, before.nextOffset);
       const woken = plane.clock.monotonicMs() - waitingSinceMs < waitMs - TIMER_SLACK_MS;
       // Woken for nothing: where the stream lives is changing hands. Better to come back than to spin.
       if (woken && page.nextOffset === before.nextOffset && !page.closed) return;

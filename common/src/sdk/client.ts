@@ -2,7 +2,7 @@ import { hasCode, isErrorCode, TributaryError } from "../errors.ts";
 import { encodeCbor } from "../format/cbor.ts";
 import { OWNER_HEADER } from "../http/headers.ts";
 import { formatStreamName, type StreamName } from "../names.ts";
-import type { ProducerToken } from "../stream-service.ts";
+import type { ProducerToken, ReadLevel } from "../stream-service.ts";
 import { Owners } from "./owners.ts";
 
 /** An event as an application sees it. */
@@ -60,6 +60,15 @@ export type ListedStream =
 interface UnservedStream {
   readonly segments: readonly { readonly id: string }[];
   readonly unserved: true;
+}
+
+export interface ReadOptions {
+  readonly offset: string;
+  /** Wait at the end of the stream: of a page until something comes or the server's long-poll ends, of pages until the stream is closed. */
+  readonly follow?: boolean;
+  readonly signal?: AbortSignal;
+  /** Of a core: `tiered` sees only what is in the lake, and never has to go back. Default: what is committed. */
+  readonly level?: ReadLevel | undefined;
 }
 
 export interface ClientOptions {
@@ -154,11 +163,12 @@ export class TributaryClient {
     await (await this.#request("POST", stream, { headers, body, stream, repeatable: producer !== undefined })).arrayBuffer();
   }
 
-  /** One page of an envelope read. `follow` waits at the end of the stream until something comes or the server's long-poll ends. */
-  async readPage(name: StreamName, options: { offset: string; follow?: boolean; signal?: AbortSignal }): Promise<EnvelopePage> {
+  /** One page of an envelope read. */
+  async readPage(name: StreamName, options: ReadOptions): Promise<EnvelopePage> {
     const live = options.follow ? "&live=long-poll" : "";
+    const level = options.level === undefined ? "" : `&level=${options.level}`;
     const stream = streamPath(name);
-    const path = `${stream}?view=envelope&offset=${encodeURIComponent(options.offset)}${live}`;
+    const path = `${stream}?view=envelope&offset=${encodeURIComponent(options.offset)}${live}${level}`;
     const response = await this.#request("GET", path, {
       headers: { accept: "application/x-ndjson" },
       stream,
@@ -175,7 +185,7 @@ export class TributaryClient {
   }
 
   /** Pages from an offset on: to the end, or with `follow` until the signal aborts or the stream is closed. */
-  async *readPages(name: StreamName, options: { offset: string; follow?: boolean; signal?: AbortSignal }): AsyncGenerator<EnvelopePage> {
+  async *readPages(name: StreamName, options: ReadOptions): AsyncGenerator<EnvelopePage> {
     let offset = options.offset;
     let live = false;
     for (;;) {

@@ -13,10 +13,12 @@ import type {
   EventPack,
   ProducerToken,
   ReadEvent,
+  ReadLevel,
   ReadPage,
   ReadRequest,
   StreamInfo,
   StreamService,
+  WaitOptions,
 } from "../stream-service.ts";
 
 /**
@@ -62,6 +64,8 @@ export class MemoryStreamService implements StreamService {
       lengths: new Array<number>(wanted.segments).fill(0),
       producers: new Map(),
       waiters: new Set(),
+      tierWaiters: new Set(),
+      tiered: { end: 0, closed: false },
       events: [],
       dropped: 0,
       closed: wanted.closed,
@@ -134,36 +138,47 @@ export class MemoryStreamService implements StreamService {
 
   async read(name: StreamName, request: ReadRequest): Promise<ReadPage> {
     const stream = this.#stream(name);
-    let at = parseOffset(stream, request.offset);
+    const { level } = request;
+    let at = request.offset === "now" ? end(stream, level) : parseOffset(stream, request.offset);
     const events: ReadEvent[] = [];
     let bytes = 0;
-    while (at < end(stream) && events.length < request.eventsMax) {
+    while (at < end(stream, level) && events.length < request.eventsMax) {
       const event = stream.events[at - stream.dropped] as ReadEvent;
       if (events.length > 0 && bytes + event.data.length > request.bytesMax) break;
       bytes += event.data.length;
       events.push(event);
       at++;
     }
-    const upToDate = at === end(stream);
-    return { events, nextOffset: offsetAt(stream, at), upToDate, closed: stream.closed && upToDate, contentType: stream.contentType };
+    const upToDate = at >= end(stream, level);
+    const closed = upToDate && isClosed(stream, level);
+    return { events, nextOffset: offsetAt(stream, at), upToDate, closed, contentType: stream.contentType };
   }
 
-  async waitForData(name: StreamName, offset: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<void> {
+  async waitForData(name: StreamName, offset: string, options: WaitOptions): Promise<void> {
     const stream = this.#stream(name);
-    if (parseOffset(stream, offset) < end(stream) || stream.closed) return;
+    if (parseOffset(stream, offset) < end(stream, options.level) || isClosed(stream, options.level)) return;
     const woken = new AbortController();
     const stop = () => woken.abort();
-    stream.waiters.add(stop);
+    const waiters = options.level === "tiered" ? stream.tierWaiters : stream.waiters;
+    waiters.add(stop);
     options.signal.addEventListener("abort", stop, { once: true });
     if (options.signal.aborted) stop();
     await sleep(this.#clock, options.timeoutMs, woken.signal);
-    stream.waiters.delete(stop);
+    waiters.delete(stop);
     options.signal.removeEventListener("abort", stop);
+  }
+
+  /** Readers at level tiered see what is there now. */
+  tier(name: StreamName): void {
+    const stream = this.#stream(name);
+    stream.tiered = { end: end(stream), closed: stream.closed };
+    for (const waiter of [...stream.tierWaiters]) waiter();
   }
 
   /** Readers that wait at the end of a stream. */
   waiting(name: StreamName): number {
-    return this.#stream(name).waiters.size;
+    const { waiters, tierWaiters } = this.#stream(name);
+    return waiters.size + tierWaiters.size;
   }
 
   /** Takes away the oldest events, as retention does: offsets before them are gone. */
@@ -230,6 +245,9 @@ interface MemoryStream {
   readonly lengths: number[];
   readonly producers: Map<string, { readonly epoch: number; readonly seq: number }>;
   readonly waiters: Set<() => void>;
+  /** Those at level tiered. */
+  readonly tierWaiters: Set<() => void>;
+  tiered: { readonly end: number; readonly closed: boolean };
   readonly events: ReadEvent[];
   dropped: number;
   closed: boolean;
@@ -239,7 +257,10 @@ interface MemoryStream {
 
 const EMPTY = new Uint8Array(0);
 
-const end = (stream: MemoryStream): number => stream.dropped + stream.events.length;
+const end = (stream: MemoryStream, level?: ReadLevel | undefined): number =>
+  level === "tiered" ? stream.tiered.end : stream.dropped + stream.events.length;
+const isClosed = (stream: MemoryStream, level?: ReadLevel | undefined): boolean =>
+  level === "tiered" ? stream.tiered.closed : stream.closed;
 const offsetAt = (stream: MemoryStream, index: number): string => `${stream.id.slice(0, 8)}_${String(index).padStart(16, "0")}`;
 const tokenText = ({ id, epoch, seq }: ProducerToken): string => `${epoch}:${seq}:${id}`;
 

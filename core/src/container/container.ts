@@ -1,9 +1,11 @@
 import type { TributaryError } from "@tributary/common/errors";
 import type { Block } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
-import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
+import type { AppendRequest, ReadEvent, ReadLevel } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
 import type { GoneBackReason, KnownLoss } from "../tier/root-object.ts";
+import type { StreamEnd } from "./durable.ts";
+import type { PageBounds } from "./event-reader.ts";
 import type { NonceRange } from "./nonces.ts";
 import type { StreamOrigin } from "./stream-origin.ts";
 
@@ -32,12 +34,17 @@ export interface Container {
   levels(request: LevelsRequest): LevelsAnswer;
   /**
    * Events of a stream in its chain: the one order in which this container appended them, from a chain ordinal on. One event for
-   * each ordinal, gap records included.
+   * each ordinal, gap records included. Empty where the level ends, and behind that.
    * @throws OFFSET_UNKNOWN with details nextChain, STREAM_UNKNOWN, STORE_CORRUPT with details object
    */
-  read(streamId: Id, fromChain: number, bounds: { eventsMax: number; bytesMax: number }): Promise<ContainerPage>;
-  /** Resolves when something lies behind `chain`, the stream is closed or deleted, or the signal aborts. */
-  waitForData(streamId: Id, chain: number, signal: AbortSignal): Promise<void>;
+  read(streamId: Id, fromChain: number, bounds: PageBounds, level?: ReadLevel): Promise<ContainerPage>;
+  /** Resolves when something of the level lies behind `chain`, the stream is closed there or deleted, or the signal aborts. */
+  waitForData(streamId: Id, chain: number, signal: AbortSignal, level?: ReadLevel): Promise<void>;
+  /**
+   * How far readers at a level see the stream. The tiered end may lie before that of an owner before: one that took over while a
+   * checkpoint was recorded flushes again what that covered. undefined as of `describe`.
+   */
+  endOf(streamId: Id, level: ReadLevel): StreamEnd | undefined;
   /** undefined if the stream is unknown here or deleted. Durable facts only. */
   describe(streamId: Id): ContainerStreamState | undefined;
   /** All streams registered here, and ids of those that were deleted, oldest first, as far as they are remembered. */
@@ -59,6 +66,8 @@ export interface Container {
   close(options?: { readonly withinMs: number }): Promise<void>;
 }
 
+export type { StreamEnd } from "./durable.ts";
+export type { PageBounds } from "./event-reader.ts";
 export type { StreamOrigin } from "./stream-origin.ts";
 
 export interface ContainerStream {

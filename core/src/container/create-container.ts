@@ -9,7 +9,7 @@ import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { Log } from "@tributary/common/ports/log";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
-import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
+import type { AppendRequest, ReadEvent, ReadLevel } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
 import { claimEpoch } from "../tier/claim.ts";
 import { Flusher } from "../tier/flusher.ts";
@@ -27,7 +27,7 @@ import type {
   ContainerStreamState,
   WentBack,
 } from "./container.ts";
-import type { Durable } from "./durable.ts";
+import type { Durable, StreamEnd } from "./durable.ts";
 import { EventReader, type PageBounds } from "./event-reader.ts";
 import { blockItemBytes, type OwnResult, ownItemBytes, type QueueItem } from "./frame-builder.ts";
 import { generationOf } from "./generation.ts";
@@ -76,7 +76,7 @@ class WalContainer implements Container {
   readonly #options: ContainerOptions;
   readonly #tier: TierReader;
   readonly #events: EventReader;
-  readonly #waiters = new Waiters();
+  readonly #waiters = { committed: new Waiters(), tiered: new Waiters() } satisfies Record<ReadLevel, Waiters>;
   readonly #tieredListeners = new Set<(container: number) => void>();
   readonly #failedListeners = new Set<(error: TributaryError) => void>();
   readonly #phases: PhaseListener;
@@ -174,7 +174,10 @@ class WalContainer implements Container {
       onAttemptEnded: (error) =>
         this.#setup.logger?.warn("an attempt of a container ended", { container: id, code: error.code, reason: error.message }),
       onApplied: (changed) => {
-        for (const [streamId, chain] of changed) this.#waiters.wake(streamId, chain);
+        for (const [streamId, chain] of changed) {
+          this.#waiters.committed.wake(streamId, chain);
+          if (!durable.state.streams.has(streamId)) this.#waiters.tiered.wake(streamId, undefined);
+        }
         this.#running?.flusher.poke();
       },
       onFatal: (error) => this.#fail(error),
@@ -201,6 +204,9 @@ class WalContainer implements Container {
         truncateWal: async (throughSeq) => {
           await inPhase(this.#phases, "truncate", () => log.truncate(throughSeq));
           this.#walFirst = throughSeq + 1;
+        },
+        onFlushed: (changed) => {
+          for (const [streamId, chain] of changed) this.#waiters.tiered.wake(streamId, chain);
         },
         onTiered: () => {
           for (const listener of this.#tieredListeners) listener(id);
@@ -298,7 +304,7 @@ class WalContainer implements Container {
     return { entries };
   }
 
-  async read(streamId: Id, fromChain: number, bounds: PageBounds): Promise<ContainerPage> {
+  async read(streamId: Id, fromChain: number, bounds: PageBounds, level: ReadLevel = "committed"): Promise<ContainerPage> {
     const events: ReadEvent[] = [];
     let chain = fromChain;
     let bytes = 0;
@@ -307,7 +313,7 @@ class WalContainer implements Container {
     while (events.length < bounds.eventsMax && bytes < bounds.bytesMax) {
       // Looked up anew each time: a flush moves extents from memory to the tier between two steps.
       const { durable } = this.#serving();
-      if (chain >= this.#stream(streamId).chain) break;
+      if (chain >= durable.endOf(this.#stream(streamId), level).chain) break;
       let extent = durable.unflushed.find(streamId, chain);
       if (!extent) {
         const ref = durable.index.find(streamId, chain);
@@ -323,10 +329,19 @@ class WalContainer implements Container {
     return { events, nextChain: chain };
   }
 
-  async waitForData(streamId: Id, chain: number, signal: AbortSignal): Promise<void> {
-    const stream = this.#running?.durable.state.streams.get(streamId);
-    if (this.#refusal || this.#closing || !stream || stream.closed || stream.chain > chain) return;
-    await this.#waiters.wait(streamId, chain, signal);
+  async waitForData(streamId: Id, chain: number, signal: AbortSignal, level: ReadLevel = "committed"): Promise<void> {
+    const { durable } = this.#running ?? {};
+    const stream = durable?.state.streams.get(streamId);
+    if (this.#refusal || this.#closing || !durable || !stream) return;
+    const end = durable.endOf(stream, level);
+    if (end.closed || end.chain > chain) return;
+    await this.#waiters[level].wait(streamId, chain, signal);
+  }
+
+  endOf(streamId: Id, level: ReadLevel): StreamEnd | undefined {
+    const { durable } = this.#serving();
+    const stream = durable.state.streams.get(streamId);
+    return stream && durable.endOf(stream, level);
   }
 
   describe(streamId: Id): ContainerStreamState | undefined {
@@ -374,7 +389,7 @@ class WalContainer implements Container {
   async close(options?: { readonly withinMs: number }): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    this.#waiters.wakeAll();
+    this.#wakeAll();
     const withinMs = options?.withinMs ?? this.#options.closeTimeoutMs;
     const running = this.#refusal || withinMs === 0 ? undefined : this.#running;
     try {
@@ -449,7 +464,11 @@ class WalContainer implements Container {
     this.#refusal ??= refusal;
     this.#running?.flusher.stop();
     this.#running?.committer.stop(this.#refusal);
-    this.#waiters.wakeAll();
+    this.#wakeAll();
+  }
+
+  #wakeAll(): void {
+    for (const waiters of Object.values(this.#waiters)) waiters.wakeAll();
   }
 
   /** Keeps a copy of the record that stopped the container, for whoever has to find out why. Best effort. */

@@ -1,13 +1,20 @@
 import type { Slice } from "@tributary/common/format/block";
 import type { Id } from "@tributary/common/names";
+import type { ReadLevel } from "@tributary/common/stream-service";
 import type { FlushObject } from "../tier/flush-object.ts";
 import { TierIndex } from "../tier/tier-index.ts";
 import { WAL_START, type WalPosition } from "./counting.ts";
 import type { Checkpoint, ObjectRef, Operation } from "./operations.ts";
-import { ContainerState } from "./state.ts";
+import { ContainerState, type StreamState } from "./state.ts";
 import { Unflushed } from "./unflushed.ts";
 
 export const NO_CHECKPOINT: Checkpoint = { position: WAL_START, snapshot: undefined, objects: [] };
+
+export interface StreamEnd {
+  /** Chain ordinal behind the last event. */
+  readonly chain: number;
+  readonly closed: boolean;
+}
 
 /**
  * Everything that is known to be durable: the fold over the counting frames through `position`, and where the events of these
@@ -63,8 +70,11 @@ export class Durable {
     return changed;
   }
 
-  /** The object is verified and its checkpoint recorded: its events are read from the tier from now on, in the same step. */
-  flushed(object: FlushObject, checkpoint: Checkpoint, events: number): void {
+  /**
+   * The object is verified and its checkpoint recorded: its events are read from the tier from now on, in the same step. Returns the
+   * streams of which more is in the tier now: where that ends, nothing for those whose close is there.
+   */
+  flushed(object: FlushObject, checkpoint: Checkpoint, events: number): Map<Id, number | undefined> {
     this.checkpoint = checkpoint;
     const starts = new Map<Id, number>();
     const ends = new Map<Id, number>();
@@ -75,9 +85,17 @@ export class Durable {
       ends.set(stream.id, span.to);
     }
     this.index.add(object.ref, starts);
-    this.unflushed.drop(object.ref.through, ends);
+    const changed = new Map<Id, number | undefined>(ends);
+    for (const streamId of this.unflushed.drop(object.ref.through, ends)) changed.set(streamId, undefined);
     for (const { entry, last } of object.numbers) entry.tiered = Math.max(entry.tiered, last);
     this.eventsTiered = events;
+    return changed;
+  }
+
+  /** How far readers at a level see the stream, and whether it takes no more events there. */
+  endOf({ id, chain, closed }: StreamState, level: ReadLevel): StreamEnd {
+    if (level === "committed") return { chain, closed };
+    return { chain: this.unflushed.firstChain(id) ?? chain, closed: closed && !this.unflushed.holdsClose(id) };
   }
 
   get lastObject(): ObjectRef | undefined {

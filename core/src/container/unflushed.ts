@@ -36,6 +36,8 @@ export class Unflushed {
     return this.#changes > 0;
   }
   #changes = 0;
+  /** Streams that are closed by a frame that is here, and its sequence. */
+  readonly #closes = new Map<Id, number>();
   readonly #extents = new Map<Id, Extent[]>();
   /** All segments that take events are of this one. */
   readonly #generation: number;
@@ -51,15 +53,20 @@ export class Unflushed {
       if (operation.type === "append-block") {
         bytes += operation.block.bytes.length + operation.block.slices.length * SLICE_OVERHEAD_BYTES;
         this.#index(operation);
-      } else if (operation.type === "delete-stream") this.#extents.delete(operation.streamId);
+      } else if (operation.type === "close-stream" || (operation.type === "register-stream" && operation.closed)) {
+        this.#closes.set(operation.streamId, seq);
+      } else if (operation.type === "delete-stream") {
+        this.#extents.delete(operation.streamId);
+        this.#closes.delete(operation.streamId);
+      }
     }
     this.frames.push({ seq, operations, bytes });
     this.bytes += bytes;
     if (isChange(operations)) this.#changes++;
   }
 
-  /** Forgets every frame up to and including `seq`; `flushedTo` tells how far each stream's chain is in the tier. */
-  drop(seq: number, flushedTo: ReadonlyMap<Id, number>): void {
+  /** Forgets every frame up to and including `seq`; `flushedTo` tells how far each stream's chain is in the tier. Returns the streams that these frames closed. */
+  drop(seq: number, flushedTo: ReadonlyMap<Id, number>): Id[] {
     const kept = this.frames.findIndex((frame) => frame.seq > seq);
     const dropped = this.frames.splice(0, kept < 0 ? this.frames.length : kept);
     for (const frame of dropped) {
@@ -73,6 +80,19 @@ export class Unflushed {
       if (first < 0) this.#extents.delete(streamId);
       else extents.splice(0, first);
     }
+    const closed = [...this.#closes].filter(([, closedAt]) => closedAt <= seq).map(([streamId]) => streamId);
+    for (const streamId of closed) this.#closes.delete(streamId);
+    return closed;
+  }
+
+  /** Chain ordinal of the stream's first event here; undefined if it has none. */
+  firstChain(streamId: Id): number | undefined {
+    return this.#extents.get(streamId)?.[0]?.chain;
+  }
+
+  /** The tier does not know yet that the stream is closed. */
+  holdsClose(streamId: Id): boolean {
+    return this.#closes.has(streamId);
   }
 
   /** The extent that holds the event at `chain`; undefined if that is in the tier. */

@@ -5,7 +5,7 @@ interface Waiter {
   wake(): void;
 }
 
-/** Tail readers, woken by what becomes durable; nothing here polls. They outlive attempts. */
+/** Tail readers of one level, woken by what reaches it; nothing here polls. They outlive attempts. */
 export class Waiters {
   readonly #byStream = new Map<Id, Set<Waiter>>();
 

@@ -1,19 +1,24 @@
 import type { Id } from "@tributary/common/names";
-import type { AppendRequest, ReadEvent } from "@tributary/common/stream-service";
+import type { AppendRequest, ReadEvent, ReadLevel } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
-import type { ContainerAppendResult, ContainerStream, ContainerStreamState } from "../container/container.ts";
+import type { ContainerAppendResult, ContainerStream, ContainerStreamState, PageBounds } from "../container/container.ts";
 import type { Position } from "../container/nonces.ts";
 
 /** Where to read from: a position, the first event kept, or behind the last one. */
 export type ReadFrom = Position | "first" | "end";
 
+export interface ReadBounds extends PageBounds {
+  /** undefined: committed. */
+  readonly level?: ReadLevel | undefined;
+}
+
 export interface AccessPage {
   readonly events: readonly ReadEvent[];
   /** Behind the page. */
   readonly next: Position;
-  /** True when nothing durable lay behind the page as it was made. */
+  /** True when nothing of the level lay behind the page as it was made. */
   readonly upToDate: boolean;
-  /** The stream takes no more events. */
+  /** The stream takes no more events, as far as the level tells. */
   readonly closed: boolean;
 }
 
@@ -33,9 +38,9 @@ export interface ContainerAccess {
   /** A gateway's block, encoded. Streams that it names are registered by the owner. */
   appendBlock(container: number, block: Uint8Array): Promise<AppendAnswer>;
   /** @throws OFFSET_UNKNOWN with details nextOffset, OFFSET_GONE with details firstOffset, STREAM_UNKNOWN */
-  read(container: number, streamId: Id, from: ReadFrom, bounds: { eventsMax: number; bytesMax: number }): Promise<AccessPage>;
-  /** Resolves when something lies behind the position, the stream is closed or deleted, or the signal aborts. @throws as `read` */
-  waitForData(container: number, streamId: Id, position: Position, signal: AbortSignal): Promise<void>;
+  read(container: number, streamId: Id, from: ReadFrom, bounds: ReadBounds): Promise<AccessPage>;
+  /** Resolves when something of the level lies behind the position, the stream is closed or deleted, or the signal aborts. @throws as `read` */
+  waitForData(container: number, streamId: Id, position: Position, signal: AbortSignal, level?: ReadLevel): Promise<void>;
   /** One row a stream; undefined where it is unknown or deleted. */
   describe(container: number, streamIds: readonly Id[]): Promise<(ContainerStreamState | undefined)[]>;
   deleteStream(container: number, streamId: Id): Promise<void>;

@@ -2,13 +2,13 @@ import { TributaryError } from "@tributary/common/errors";
 import { linkSignals } from "@tributary/common/http/link-signals";
 import { LIMITS } from "@tributary/common/limits";
 import type { Id } from "@tributary/common/names";
-import type { AppendRequest } from "@tributary/common/stream-service";
+import type { AppendRequest, ReadLevel } from "@tributary/common/stream-service";
 import { type AppendAnswer, type LevelsAnswer, type LevelsRequest, SLICE_STATUS } from "@tributary/common/uplink-protocol";
-import type { Container, ContainerAppendResult, ContainerStream, ContainerStreamState } from "../container/container.ts";
+import type { Container, ContainerAppendResult, ContainerStream, ContainerStreamState, StreamEnd } from "../container/container.ts";
 import { type Position, positionAt } from "../container/nonces.ts";
 import type { OpenedContainer } from "../service/container-host.ts";
 import { checkPosition } from "../service/offset.ts";
-import type { AccessPage, ContainerAccess, ReadFrom } from "./container-access.ts";
+import type { AccessPage, ContainerAccess, ReadBounds, ReadFrom } from "./container-access.ts";
 
 /** What routing needs of whoever hosts a node's containers. */
 export interface LocalHost {
@@ -71,38 +71,40 @@ export class LocalContainers implements ContainerAccess {
     return epoch === undefined ? answer : { ...answer, epoch };
   }
 
-  async read(
-    container: number,
-    streamId: Id,
-    from: ReadFrom,
-    { eventsMax, bytesMax }: { eventsMax: number; bytesMax: number },
-  ): Promise<AccessPage> {
+  async read(container: number, streamId: Id, from: ReadFrom, bounds: ReadBounds): Promise<AccessPage> {
+    const { eventsMax, bytesMax, level = "committed" } = bounds;
     const served = this.#host.get(container);
-    const before = stateOf(served, streamId);
-    const chain = chainOf(streamId, before, from);
     const page =
       from === "end"
-        ? { events: [], nextChain: chain }
-        : await served.read(streamId, chain, {
-            eventsMax: Math.min(eventsMax, LIMITS.readPageEventsMax),
-            bytesMax: Math.min(bytesMax, LIMITS.readPageBytesMax),
-          });
+        ? { events: [], nextChain: endOf(served, streamId, level).chain }
+        : await served.read(
+            streamId,
+            chainOf(streamId, stateOf(served, streamId), from),
+            { eventsMax: Math.min(eventsMax, LIMITS.readPageEventsMax), bytesMax: Math.min(bytesMax, LIMITS.readPageBytesMax) },
+            level,
+          );
     this.#mustStillServe(container, served);
-    const after = stateOf(served, streamId);
+    const end = endOf(served, streamId, level);
     return {
       events: page.events,
-      next: positionAt(after.nonces, page.nextChain),
-      upToDate: page.nextChain >= after.nextChain,
-      closed: after.closed,
+      next: positionAt(stateOf(served, streamId).nonces, page.nextChain),
+      upToDate: page.nextChain >= end.chain,
+      closed: end.closed,
     };
   }
 
-  async waitForData(container: number, streamId: Id, position: Position, signal: AbortSignal): Promise<void> {
+  async waitForData(
+    container: number,
+    streamId: Id,
+    position: Position,
+    signal: AbortSignal,
+    level: ReadLevel = "committed",
+  ): Promise<void> {
     const served = this.#host.get(container);
     checkPosition(streamId, position, stateOf(served, streamId));
     const link = linkSignals([signal, this.#host.ended(container)]);
     try {
-      await served.waitForData(streamId, position.chain, link.signal);
+      await served.waitForData(streamId, position.chain, link.signal, level);
     } finally {
       link.unlink();
     }
@@ -148,13 +150,22 @@ export class LocalContainers implements ContainerAccess {
 
 function stateOf(container: Container, streamId: Id): ContainerStreamState {
   const state = container.describe(streamId);
-  if (!state) throw new TributaryError("STREAM_UNKNOWN", "the stream is not known here");
+  if (!state) throw unknown();
   return state;
 }
 
-function chainOf(streamId: Id, state: ContainerStreamState, from: ReadFrom): number {
+function endOf(container: Container, streamId: Id, level: ReadLevel): StreamEnd {
+  const end = container.endOf(streamId, level);
+  if (!end) throw unknown();
+  return end;
+}
+
+function unknown(): TributaryError {
+  return new TributaryError("STREAM_UNKNOWN", "the stream is not known here");
+}
+
+function chainOf(streamId: Id, state: ContainerStreamState, from: Exclude<ReadFrom, "end">): number {
   if (from === "first") return state.firstChain;
-  if (from === "end") return state.nextChain;
   checkPosition(streamId, from, state);
   return from.chain;
 }

@@ -17,11 +17,11 @@ import {
 } from "@tributary/common/format/fields";
 import { LIMITS } from "@tributary/common/limits";
 import { LANES, parseSegmentId } from "@tributary/common/names";
-import type { ReadEvent } from "@tributary/common/stream-service";
+import type { ReadEvent, ReadLevel } from "@tributary/common/stream-service";
 import { type AppendAnswer, type LevelsAnswer, SLICE_STATUS, type SliceStatus } from "@tributary/common/uplink-protocol";
 import type { ContainerAppendResult, ContainerStreamState } from "../container/container.ts";
 import type { AccessPage } from "./container-access.ts";
-import { nonceRanges, positionOf } from "./positions.ts";
+import { levelOf, nonceRanges, positionOf } from "./positions.ts";
 
 // What the owner of a container answers another node. It is looked at as closely as a request: the other node may be of another version.
 
@@ -45,7 +45,7 @@ export const encodeWoken = (woken: boolean): Uint8Array => encodeCbor({ woken })
  *   [key, timeMs, segment, ordinal, nonce, writer, incarnation, lane, number, data] with a gap's [first, count, reason] behind it
  * where segment, nonce, writer and incarnation are positions in that list, lane and reason positions in LANES and GAP_REASONS.
  */
-export function encodePage({ events, next, upToDate, closed }: AccessPage): Uint8Array {
+export function encodePage({ events, next, upToDate, closed }: AccessPage, level: ReadLevel): Uint8Array {
   const texts = new Map<string, number>();
   const textAt = (value: string): number => {
     const at = texts.get(value) ?? texts.size;
@@ -65,7 +65,7 @@ export function encodePage({ events, next, upToDate, closed }: AccessPage): Uint
     data,
     ...(gap ? [gap.first, gap.count, GAP_REASONS.indexOf(gap.reason)] : []),
   ]);
-  return encodeCbor({ texts: [...texts.keys()], rows, next, upToDate, closed });
+  return encodeCbor({ texts: [...texts.keys()], rows, next, upToDate, closed, level });
 }
 
 /** As many states as fit, at least one; the others are asked for again. */
@@ -119,16 +119,23 @@ export function decodeWoken(payload: Uint8Array): boolean {
   return answered(payload, (fields) => flag(fields["woken"], "woken"));
 }
 
-export function decodePage(payload: Uint8Array): AccessPage {
-  return answered(payload, (fields) => {
+/**
+ * `level`: what was asked for. A node of an earlier version knows of no levels and gives what is committed.
+ * @throws CONTAINER_NOT_OWNED if the page is of another level
+ */
+export function decodePage(payload: Uint8Array, level: ReadLevel): AccessPage {
+  const { given, ...page } = answered(payload, (fields) => {
     const texts = items(fields["texts"], TEXTS_MAX, "texts").map((value) => text(value, ID_CHARS_MAX, "a text"));
     return {
       events: items(fields["rows"], LIMITS.readPageEventsMax, "rows").map((row) => readEvent(row, texts)),
       next: positionOf(fields["next"]),
       upToDate: flag(fields["upToDate"], "upToDate"),
       closed: flag(fields["closed"], "closed"),
+      given: levelOf(fields["level"]),
     };
   });
+  if (given === level) return page;
+  throw new TributaryError("CONTAINER_NOT_OWNED", `the container's owner cannot read at level ${level}: it must be upgraded first`);
 }
 
 export function decodeStates(payload: Uint8Array, countMax: number): (ContainerStreamState | undefined)[] {

@@ -137,9 +137,9 @@ export class NodeEndpoint {
         return encodeUplinkAnswer(await local.levels(container, decodeLevelsRequest(bytes)));
       }
       case "read": {
-        const { container, streamId, from, eventsMax, bytesMax } = decodeRead(payload);
-        const bounds = { eventsMax, bytesMax: Math.min(bytesMax, LIMITS.nodePageBytesMax) };
-        return encodePage(await local.read(container, streamId, from, bounds));
+        const { container, streamId, from, eventsMax, bytesMax, level } = decodeRead(payload);
+        const bounds = { eventsMax, bytesMax: Math.min(bytesMax, LIMITS.nodePageBytesMax), level };
+        return encodePage(await local.read(container, streamId, from, bounds), level);
       }
       case "describe": {
         const { container, streamIds } = decodeDescribe(payload);
@@ -164,13 +164,13 @@ export class NodeEndpoint {
 
   async #wait(payload: Uint8Array): Promise<Uint8Array> {
     const { local, clock } = this.#parts;
-    const { id, container, streamId, position, timeoutMs } = decodeWait(payload);
+    const { id, container, streamId, position, timeoutMs, level } = decodeWait(payload);
     if (this.#waits.has(id)) throw new TributaryError("INVALID_REQUEST", "a wait of this id is held already");
     const link = linkSignals([this.#closing.signal]);
     const cancelTimer = clock.setTimer(timeoutMs, link.abort);
     this.#waits.set(id, link.abort);
     try {
-      await local.waitForData(container, streamId, position, link.signal);
+      await local.waitForData(container, streamId, position, link.signal, level);
       return encodeWoken(!link.signal.aborted);
     } finally {
       this.#waits.delete(id);

@@ -63,8 +63,16 @@ const REQUESTS: readonly [string, Uint8Array, (payload: Uint8Array) => unknown][
     requests.decodeAppend,
   ],
   ["bytes", requests.encodeBytes({ container: 1, bytes: Uint8Array.of(1) }), requests.decodeBytes],
-  ["read", requests.encodeRead({ container: 1, streamId: STREAM, from: position, eventsMax: 1, bytesMax: 2 }), requests.decodeRead],
-  ["wait", requests.encodeWait({ container: 1, streamId: STREAM, id: "a.1", position, timeoutMs: 5 }), requests.decodeWait],
+  [
+    "read",
+    requests.encodeRead({ container: 1, streamId: STREAM, from: position, eventsMax: 1, bytesMax: 2, level: "tiered" }),
+    requests.decodeRead,
+  ],
+  [
+    "wait",
+    requests.encodeWait({ container: 1, streamId: STREAM, id: "a.1", position, timeoutMs: 5, level: "tiered" }),
+    requests.decodeWait,
+  ],
   ["describe", requests.encodeDescribe({ container: 1, streamIds: [STREAM] }), requests.decodeDescribe],
   ["delete", requests.encodeDelete({ container: 1, streamId: STREAM }), requests.decodeDelete],
 ];
@@ -79,7 +87,7 @@ const ANSWERS: readonly [string, Uint8Array, (payload: Uint8Array) => unknown][]
   ["block", answers.encodeUplinkAnswer({ slices: [[0, 3]], epoch: 2 }), (payload) => answers.decodeBlockAnswer(payload, 1)],
   ["levels", answers.encodeUplinkAnswer({ entries: [[3, 2]], epoch: 2 }), (payload) => answers.decodeLevels(payload, 1)],
   ["woken", answers.encodeWoken(true), answers.decodeWoken],
-  ["page", answers.encodePage(page), answers.decodePage],
+  ["page", answers.encodePage(page, "tiered"), (payload) => answers.decodePage(payload, "tiered")],
   ["states", answers.encodeStates([state, undefined]), (payload) => answers.decodeStates(payload, 2)],
 ];
 
@@ -100,25 +108,35 @@ describe("what nodes say to each other", () => {
     });
   });
 
-  test.each(ANSWERS)("a damaged %s answer is read or INTERNAL", async (name, sample, decode) => {
+  test.each(ANSWERS)("a damaged %s answer is read or INTERNAL, a page also one of another level", async (name, sample, decode) => {
     decode(sample);
     await fuzzValues({
       name: `node-answer-${name}`,
       beside,
       seeds: [decodeCbor(sample)],
-      run: (value) => orCode(() => decode(encodeCbor(value)), "INTERNAL"),
+      run: (value) => orCode(() => decode(encodeCbor(value)), "INTERNAL", "CONTAINER_NOT_OWNED"),
     });
     await fuzzBytes({
       name: `node-answer-${name}-bytes`,
       beside,
       seeds: [sample],
-      run: (bytes) => orCode(() => decode(bytes), "INTERNAL"),
+      run: (bytes) => orCode(() => decode(bytes), "INTERNAL", "CONTAINER_NOT_OWNED"),
     });
   });
 
   test("pages and states come back as they were", () => {
-    expect(answers.decodePage(answers.encodePage(page))).toEqual(page);
+    expect(answers.decodePage(answers.encodePage(page, "committed"), "committed")).toEqual(page);
     expect(answers.decodeStates(answers.encodeStates([state, undefined, state]), 3)).toEqual([state, undefined, state]);
+  });
+
+  test("a node that knows of no levels asks for what is committed, and gives it", () => {
+    const { level: _, ...without } = decodeCbor(answers.encodePage(page, "committed")) as Record<string, unknown>;
+    expect(answers.decodePage(encodeCbor(without), "committed")).toEqual(page);
+    expect(() => answers.decodePage(encodeCbor(without), "tiered")).toThrow(expect.objectContaining({ code: "CONTAINER_NOT_OWNED" }));
+    const asked = { container: 1, streamId: STREAM, from: position, eventsMax: 1, bytesMax: 2 };
+    expect(requests.decodeRead(encodeCbor(asked))).toEqual({ ...asked, level: "committed" });
+    const unknown = encodeCbor({ ...asked, level: "fsynced" });
+    expect(() => requests.decodeRead(unknown)).toThrow(expect.objectContaining({ code: "INVALID_REQUEST" }));
   });
 
   test("an append comes back as it was, whatever it holds", () => {
@@ -163,9 +181,9 @@ describe("what nodes say to each other", () => {
     };
     const large = { ...one, data: new Uint8Array(LIMITS.eventBytesMax) };
     const events = [...new Array<ReadEvent>(LIMITS.readPageEventsMax - 1).fill(one), large];
-    const encoded = answers.encodePage({ ...page, events });
+    const encoded = answers.encodePage({ ...page, events }, "committed");
     expect(encoded.length).toBeLessThanOrEqual(LIMITS.frameBytesMax);
-    expect(answers.decodePage(encoded).events).toHaveLength(LIMITS.readPageEventsMax);
+    expect(answers.decodePage(encoded, "committed").events).toHaveLength(LIMITS.readPageEventsMax);
   });
 
   test("states that do not fit are left to the next question", () => {

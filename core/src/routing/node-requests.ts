@@ -18,12 +18,12 @@ import {
 } from "@tributary/common/format/fields";
 import { LIMITS } from "@tributary/common/limits";
 import { type Id, STREAM_ID_BYTES } from "@tributary/common/names";
-import type { AppendRequest, EventPack, ProducerToken } from "@tributary/common/stream-service";
+import type { AppendRequest, EventPack, ProducerToken, ReadLevel } from "@tributary/common/stream-service";
 import type { ContainerStream, StreamOrigin } from "../container/container.ts";
 import type { Position } from "../container/nonces.ts";
 import { DATE_MS_MAX } from "../service/stream-record.ts";
 import type { ReadFrom } from "./container-access.ts";
-import { positionOf } from "./positions.ts";
+import { levelOf, positionOf } from "./positions.ts";
 
 /**
  * What core nodes ask of each other, on the subject `tributary.{cluster}.node.{node}.{operation}` of the node that owns the container.
@@ -67,12 +67,14 @@ export interface NodeReadRequest extends OfStream {
   readonly from: ReadFrom;
   readonly eventsMax: number;
   readonly bytesMax: number;
+  readonly level: ReadLevel;
 }
 
 export interface NodeWaitRequest extends OfStream {
   readonly id: string;
   readonly position: Position;
   readonly timeoutMs: number;
+  readonly level: ReadLevel;
 }
 
 export interface DescribeRequest {
@@ -170,6 +172,7 @@ export function decodeRead(payload: Uint8Array): NodeReadRequest {
     from: from === "first" || from === "end" ? from : positionOf(from),
     eventsMax: integer(fields["eventsMax"], 1, Number.MAX_SAFE_INTEGER, "eventsMax"),
     bytesMax: integer(fields["bytesMax"], 1, Number.MAX_SAFE_INTEGER, "bytesMax"),
+    level: levelOf(fields["level"]),
   };
 }
 
@@ -180,6 +183,7 @@ export function decodeWait(payload: Uint8Array): NodeWaitRequest {
     id: text(fields["id"], REQUEST_ID_CHARS_MAX, "id"),
     position: positionOf(fields["position"]),
     timeoutMs: integer(fields["timeoutMs"], 0, LIMITS.nodeWaitMsMax, "timeoutMs"),
+    level: levelOf(fields["level"]),
   };
 }
 

@@ -1,8 +1,9 @@
-import { fieldsOf, hex, list, natural } from "@tributary/common/format/fields";
+import { fieldsOf, hex, invalid, list, natural } from "@tributary/common/format/fields";
 import { LIMITS } from "@tributary/common/limits";
+import { READ_LEVELS, type ReadLevel } from "@tributary/common/stream-service";
 import { NONCE_BYTES, type NonceRange, type Position } from "../container/nonces.ts";
 
-// Positions and take-overs as core nodes tell each other. All throw INVALID_REQUEST.
+// Positions, take-overs and levels as core nodes tell each other. All throw INVALID_REQUEST.
 
 export function positionOf(value: unknown): Position {
   const fields = fieldsOf(value, "a position");
@@ -14,4 +15,11 @@ export function nonceRanges(value: unknown): NonceRange[] {
     nonce: hex(range["nonce"], NONCE_BYTES, "nonce"),
     from: natural(range["from"], "from"),
   }));
+}
+
+/** A node of an earlier version says nothing: all that it knows is what is committed. */
+export function levelOf(value: unknown = "committed"): ReadLevel {
+  const level = READ_LEVELS.find((known) => known === value);
+  if (!level) throw invalid("unknown level of a read");
+  return level;
 }

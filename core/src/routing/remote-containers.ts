@@ -7,7 +7,7 @@ import type { Random } from "@tributary/common/random";
 import type { AppendRequest } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
 import type { ContainerAppendResult, ContainerStream, ContainerStreamState } from "../container/container.ts";
-import type { AccessPage, ReadFrom } from "./container-access.ts";
+import type { AccessPage, ReadBounds, ReadFrom } from "./container-access.ts";
 import { InFlight } from "./in-flight.ts";
 import { decodeAppended, decodeBlockAnswer, decodeDone, decodeLevels, decodePage, decodeStates } from "./node-answers.ts";
 import {
@@ -58,14 +58,10 @@ export class RemoteContainers {
     return decodeLevels(await this.#ask(node, "levels", payload, LIMITS.rerouteMsMax), request.entries.length);
   }
 
-  async read(
-    node: Id,
-    container: number,
-    streamId: Id,
-    from: ReadFrom,
-    { eventsMax, bytesMax }: { eventsMax: number; bytesMax: number },
-  ): Promise<AccessPage> {
-    return decodePage(await this.#ask(node, "read", encodeRead({ container, streamId, from, eventsMax, bytesMax })));
+  /** @throws CONTAINER_NOT_OWNED also if the node is of an earlier version and does not know the level */
+  async read(node: Id, container: number, streamId: Id, from: ReadFrom, bounds: ReadBounds): Promise<AccessPage> {
+    const { eventsMax, bytesMax, level = "committed" } = bounds;
+    return decodePage(await this.#ask(node, "read", encodeRead({ container, streamId, from, eventsMax, bytesMax, level })), level);
   }
 
   async describe(node: Id, container: number, streamIds: readonly Id[]): Promise<(ContainerStreamState | undefined)[]> {

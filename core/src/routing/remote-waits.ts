@@ -3,10 +3,11 @@ import { LIMITS } from "@tributary/common/limits";
 import { bytesToHex, type Id } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Random } from "@tributary/common/random";
+import type { ReadLevel } from "@tributary/common/stream-service";
 import type { Position } from "../container/nonces.ts";
 import { formatPosition } from "../service/offset.ts";
 import { decodeWoken } from "./node-answers.ts";
-import { encodeWait, NODE_SUBJECTS } from "./node-requests.ts";
+import { encodeWait, NODE_SUBJECTS, type NodeWaitRequest } from "./node-requests.ts";
 
 /** An answer may come this much later than the owner was asked to wait. */
 const ANSWER_SLACK_MS = 5_000;
@@ -39,10 +40,17 @@ export class RemoteWaits {
    * True when something is there, the stream was closed or deleted; false when the time is over or the signal aborts.
    * @throws what the owner throws, OVERLOADED, and what the bus throws
    */
-  async wait(node: Id, container: number, streamId: Id, position: Position, signal: AbortSignal): Promise<boolean> {
+  async wait(
+    node: Id,
+    container: number,
+    streamId: Id,
+    position: Position,
+    signal: AbortSignal,
+    level: ReadLevel = "committed",
+  ): Promise<boolean> {
     if (signal.aborted) return false;
-    const key = `${node}/${container}/${formatPosition(streamId, position)}/${streamId}`;
-    const wait = this.#waits.get(key) ?? this.#begin(key, node, { container, streamId, position });
+    const key = `${node}/${container}/${formatPosition(streamId, position)}/${streamId}/${level}`;
+    const wait = this.#waits.get(key) ?? this.#begin(key, node, { container, streamId, position, level });
     wait.readers++;
     const left = Promise.withResolvers<false>();
     const leave = () => left.resolve(false);
@@ -58,7 +66,7 @@ export class RemoteWaits {
     }
   }
 
-  #begin(key: string, node: Id, what: { container: number; streamId: Id; position: Position }): Wait {
+  #begin(key: string, node: Id, what: Pick<NodeWaitRequest, "container" | "streamId" | "position" | "level">): Wait {
     if (this.#waits.size >= LIMITS.nodeWaitsMax) throw new TributaryError("OVERLOADED", "too many readers wait for streams of other nodes");
     const id = `${this.#prefix}.${this.#count++}`;
     const timeoutMs = LIMITS.nodeWaitMsMax;

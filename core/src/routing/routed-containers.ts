@@ -4,13 +4,13 @@ import { decodeBlock } from "@tributary/common/format/block";
 import { linkSignals } from "@tributary/common/http/link-signals";
 import { LIMITS } from "@tributary/common/limits";
 import type { Id } from "@tributary/common/names";
-import type { AppendRequest } from "@tributary/common/stream-service";
+import type { AppendRequest, ReadLevel } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
 import type { ContainerAppendResult, ContainerStream, ContainerStreamState } from "../container/container.ts";
 import type { Position } from "../container/nonces.ts";
 import { BoundedCache } from "../service/bounded-cache.ts";
 import { KeyedQueue } from "../service/keyed-queue.ts";
-import type { AccessPage, ContainerAccess, ReadFrom } from "./container-access.ts";
+import type { AccessPage, ContainerAccess, ReadBounds, ReadFrom } from "./container-access.ts";
 import type { LocalContainers } from "./local-containers.ts";
 import type { RemoteContainers } from "./remote-containers.ts";
 import type { RemoteWaits } from "./remote-waits.ts";
@@ -121,7 +121,7 @@ export class RoutedContainers implements ContainerAccess {
     });
   }
 
-  read(container: number, streamId: Id, from: ReadFrom, bounds: { eventsMax: number; bytesMax: number }): Promise<AccessPage> {
+  read(container: number, streamId: Id, from: ReadFrom, bounds: ReadBounds): Promise<AccessPage> {
     const { local, remote } = this.#parts;
     return this.#run(container, {
       repeatable: true,
@@ -153,7 +153,13 @@ export class RoutedContainers implements ContainerAccess {
   }
 
   /** Waits on, wherever the container goes, until the signal aborts: who waits has time. */
-  async waitForData(container: number, streamId: Id, position: Position, signal: AbortSignal): Promise<void> {
+  async waitForData(
+    container: number,
+    streamId: Id,
+    position: Position,
+    signal: AbortSignal,
+    level: ReadLevel = "committed",
+  ): Promise<void> {
     const { routes, local, waits } = this.#parts;
     const link = linkSignals([signal, this.#closing.signal]);
     try {
@@ -162,11 +168,11 @@ export class RoutedContainers implements ContainerAccess {
         try {
           const woken =
             target.type === "here"
-              ? await local.waitForData(container, streamId, position, link.signal).then(() => true)
+              ? await local.waitForData(container, streamId, position, link.signal, level).then(() => true)
               : await this.#whileOwner(
                   container,
                   target,
-                  (moved) => waits.wait(target.owner.node, container, streamId, position, moved),
+                  (moved) => waits.wait(target.owner.node, container, streamId, position, moved, level),
                   link.signal,
                 );
           if (woken) return;

@@ -319,6 +319,31 @@ describe("while a container moves", () => {
     expect(tookMs).toBeLessThan(LIMITS.rerouteMsMax + 1_000);
   });
 
+  test("a reader at level tiered sees through another node what is in the lake, and is woken as more comes there", async () => {
+    const { c, owner, guest } = await two();
+    await c.settled(guest.streams.create(NAME, {}));
+    await c.settled(append(owner, "a"));
+    const read = async (offset: string) => {
+      const page = await c.settled(guest.streams.read(NAME, { offset, eventsMax: 10, bytesMax: 1_000, level: "tiered" }));
+      return { ...page, events: page.events.map((event) => Buffer.from(event.data).toString()) };
+    };
+    const { nextOffset, ...empty } = await read("now");
+    expect(empty).toMatchObject({ events: [], upToDate: true });
+    expect(await read("-1")).toEqual({ nextOffset, ...empty });
+    const wait = (level: "committed" | "tiered") =>
+      guest.streams.waitForData(NAME, nextOffset, { timeoutMs: 100_000, signal: NO_SIGNAL, level });
+    // At the committed end something is there already; the two do not share a request.
+    let woken = false;
+    const waiting = wait("tiered").then(() => {
+      woken = true;
+    });
+    await c.settled(wait("committed"));
+    expect(woken).toBe(false);
+    for (let i = 0; i < 30 && !woken; i++) await c.step(1_000);
+    await c.settled(waiting);
+    expect(await read(nextOffset)).toMatchObject({ events: ["a"], upToDate: true });
+  });
+
   test("a reader at the end stays there, and hears of what the next owner takes", async () => {
     const { c, guest } = await two();
     await c.start(1);

@@ -14,6 +14,7 @@ import type {
   ReadRequest,
   StreamInfo,
   StreamService,
+  WaitOptions,
 } from "@tributary/common/stream-service";
 import type { ContainerStreamState } from "../container/container.ts";
 import type { ContainerAccess, ReadFrom } from "../routing/container-access.ts";
@@ -167,6 +168,7 @@ export class CoreStreamService implements StreamService {
       const page = await this.#parts.access.read(container, id, readFrom(id, request.offset), {
         eventsMax: clamp(request.eventsMax, LIMITS.readPageEventsMax),
         bytesMax: clamp(request.bytesMax, LIMITS.readPageBytesMax),
+        level: request.level,
       });
       return {
         events: page.events,
@@ -178,7 +180,7 @@ export class CoreStreamService implements StreamService {
     });
   }
 
-  async waitForData(name: StreamName, offset: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<void> {
+  async waitForData(name: StreamName, offset: string, options: WaitOptions): Promise<void> {
     const link = linkSignals([options.signal]);
     const cancelTimer = this.#parts.clock.setTimer(options.timeoutMs, link.abort);
     try {
@@ -186,10 +188,11 @@ export class CoreStreamService implements StreamService {
         const { access } = this.#parts;
         const { id } = entry.record;
         const from = readFrom(id, offset);
-        const at = typeof from === "string" ? await access.read(container, id, from, { eventsMax: 1, bytesMax: 1 }) : undefined;
+        const { level } = options;
+        const at = typeof from === "string" ? await access.read(container, id, from, { eventsMax: 1, bytesMax: 1, level }) : undefined;
         if (at?.events.length) return;
         const position = typeof from === "string" ? at?.next : from;
-        if (position) await access.waitForData(container, id, position, link.signal);
+        if (position) await access.waitForData(container, id, position, link.signal, level);
       });
     } finally {
       cancelTimer();

@@ -1,6 +1,7 @@
 import { type Clock, sleep } from "@tributary/common/clock";
 import { hasCode, type TributaryError, toTributaryError } from "@tributary/common/errors";
 import { encodeCbor } from "@tributary/common/format/cbor";
+import type { Id } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
@@ -33,6 +34,9 @@ export interface FlushHost {
   /** Makes the checkpoint durable in the WAL. */
   record(checkpoint: Checkpoint): Promise<void>;
   truncateWal(throughSeq: number): Promise<void>;
+  /** More is in the tier; undefined: a stream's close. */
+  onFlushed(changed: ReadonlyMap<Id, number | undefined>): void;
+  /** And the WAL is truncated. */
   onTiered(): void;
   onFatal(error: unknown): void;
 }
@@ -132,7 +136,7 @@ export class Flusher {
     if (!(await this.#persist("upload", () => inPhase(phases, "flush", upload)))) return;
     if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;
     this.#prepared = undefined;
-    this.#host.durable().flushed(object, checkpoint, events);
+    this.#host.onFlushed(this.#host.durable().flushed(object, checkpoint, events));
     // A truncation that fails is made good by the next one.
     await this.#host.truncateWal(object.ref.through).catch(() => {});
     this.#host.onTiered();

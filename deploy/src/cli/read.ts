@@ -1,7 +1,8 @@
 import { TributaryError } from "@tributary/common/errors";
 import { parseStreamName } from "@tributary/common/names";
 import type { EnvelopeRecord } from "@tributary/common/sdk/client";
-import type { Command } from "commander";
+import { READ_LEVELS, type ReadLevel } from "@tributary/common/stream-service";
+import { type Command, Option } from "commander";
 import { CORE_URL, clientFor, type ServerFlags, untilStopped, writeOut } from "./io.ts";
 import { wholeNumber } from "./stream.ts";
 
@@ -10,6 +11,7 @@ interface ReadOptions extends ServerFlags {
   readonly follow?: boolean;
   readonly limit?: string;
   readonly envelope?: boolean;
+  readonly level?: ReadLevel;
 }
 
 export function addReadCommand(program: Command): void {
@@ -19,6 +21,12 @@ export function addReadCommand(program: Command): void {
     .option("--from <offset>", "-1 (the beginning), now, or an offset that the server gave", "-1")
     .option("--follow", "go on waiting for new events until Ctrl-C")
     .option("--limit <n>", "stop after this many events")
+    .addOption(
+      new Option(
+        "--level <level>",
+        "of a core: what is committed, or only what is in the lake already and survives the loss of all logs",
+      ).choices(READ_LEVELS),
+    )
     .option("--envelope", "one JSON line an event, with key, time, segment, ordinal, writer and number")
     .addHelpText(
       "after",
@@ -32,6 +40,7 @@ export function addReadCommand(program: Command): void {
 
 async function read(name: string, options: ReadOptions): Promise<void> {
   const limit = options.limit === undefined ? Number.POSITIVE_INFINITY : wholeNumber(options.limit, "--limit");
+  const { from: offset, follow = false, level } = options;
   const signal = untilStopped();
   const stream = parseStreamName(name);
   const client = clientFor(options, CORE_URL);
@@ -39,7 +48,7 @@ async function read(name: string, options: ReadOptions): Promise<void> {
   const separator = (await client.describeStream(stream)).contentType.startsWith("application/json") ? "\n" : "";
   let count = 0;
   try {
-    for await (const page of client.readPages(stream, { offset: options.from, follow: options.follow ?? false, signal })) {
+    for await (const page of client.readPages(stream, { offset, follow, signal, level })) {
       for (const record of page.records) {
         if (count >= limit) return;
         if (options.envelope || options.json) await writeOut(`${JSON.stringify(envelopeLine(record))}\n`);

@@ -43,6 +43,7 @@ describe.each(["gateway", "core"] as const)("%s", (side) => {
     const cases: [what: string, answer: Promise<{ status: number; code: string }>, status: number, code: string][] = [
       ["unknown stream", append(url(), `${side}/none`, "x"), 404, "STREAM_UNKNOWN"],
       ["read of an unknown stream", http("GET", `${path(`${side}/none`)}?offset=-1`), 404, "STREAM_UNKNOWN"],
+      ["an unknown level", http("GET", `${path(stream)}?level=fsynced`), 400, "INVALID_REQUEST"],
       ["unknown scope", http("GET", `${path("nobody/none")}?offset=-1`), 404, "STREAM_UNKNOWN"],
       ["deletion of an unknown stream", http("DELETE", path(`${side}/none`)), 404, "STREAM_UNKNOWN"],
       ["bad scope", http("PUT", path("-bad/x")), 400, "INVALID_NAME"],

@@ -115,6 +115,25 @@ describe("write and read", () => {
     expect(reader.stdout()).toBe("line 1\nline 2\nline 3\n");
   });
 
+  test("at level tiered a core gives what is in the lake, as it comes there; a gateway sends such readers to the core", async () => {
+    const stream = "cli/tiered";
+    await http("PUT", `${server.coreHttp}/v1/stream/${stream}`);
+    const url = `${server.coreHttp}/v1/stream/${stream}?level=tiered`;
+    const begin = await http("HEAD", url);
+    const offset = begin.headers.get("stream-next-offset");
+    const waiting = http("GET", `${url}&offset=${offset}&live=long-poll`);
+    await append(server.coreHttp, stream, "first", { "stream-closed": "true" });
+    expect(await waiting).toMatchObject({ status: 200, body: "first" });
+    const sse = await http("GET", `${url}&offset=-1&live=sse`, { headers: { accept: "text/event-stream" } });
+    expect(sse.body).toContain(`data:${Buffer.from("first").toString("base64")}`);
+    expect(sse.body).toContain('"streamClosed":true');
+    expect(await tributary(["read", stream, "--level", "tiered", "--follow", ...core])).toMatchObject({ code: 0, stdout: "first" });
+    expect(await tributary(["read", stream, "--level", "fsynced", ...core])).toMatchObject({ code: 2 });
+    await http("PUT", `${server.gatewayHttp}/v1/stream/${stream}`);
+    const refused = await http("GET", `${server.gatewayHttp}/v1/stream/${stream}?level=tiered`);
+    expect(refused).toMatchObject({ status: 400, code: "INVALID_REQUEST", body: expect.stringContaining("ask the core") });
+  });
+
   test("a reader of the output that leaves is no error", async () => {
     const reader = launch(["read", "gateway/vitals", "--follow", ...gateway]);
     await until("some output", () => reader.stdout().length > 0);

@@ -50,8 +50,9 @@ export class Freshness {
       read: async (name, request) => {
         const began = this.#tick;
         const page = await streams.read(name, request);
-        if (page.upToDate) this.#judge(began, page.nextOffset, page.closed, who);
-        else this.#tell(page.nextOffset, false);
+        // Of what is not in the lake yet readers at level tiered are told nothing.
+        if (page.upToDate && request.level !== "tiered") this.#judge(began, page.nextOffset, page.closed, who);
+        else this.#tell(page.nextOffset, page.closed);
         return page;
       },
       waitForData: (name, offset, options) => streams.waitForData(name, offset, options),

@@ -310,6 +310,16 @@ describe("the streams of a gateway", () => {
     expect((await service.describe(name("a"))).events).toBe(0);
   });
 
+  test("knows no levels: whoever asks for one is sent to the core", async () => {
+    await create("a");
+    const refused = { code: "INVALID_REQUEST", message: expect.stringContaining("ask the core") };
+    for (const level of ["committed", "tiered"] as const) {
+      const { signal } = new AbortController();
+      await expect(service.read(name("a"), { offset: "-1", eventsMax: 1, bytesMax: 1, level })).rejects.toMatchObject(refused);
+      await expect(service.waitForData(name("a"), "now", { timeoutMs: 1e9, signal, level })).rejects.toMatchObject(refused);
+    }
+  });
+
   test("waitForData wakes on a commit, an end of the time, an abort and a deletion", async () => {
     await create("a");
     const { nextOffset } = await service.describe(name("a"));

@@ -9,10 +9,12 @@ import type {
   AppendResult,
   CreateOptions,
   EventPack,
+  ReadLevel,
   ReadPage,
   ReadRequest,
   StreamInfo,
   StreamService,
+  WaitOptions,
 } from "@tributary/common/stream-service";
 import type { EdgeStore, LocalPage } from "../store/edge-store.ts";
 import { eraBefore } from "../store/local-eras.ts";
@@ -156,6 +158,7 @@ export class GatewayStreamService implements StreamService {
   }
 
   async read(name: StreamName, request: ReadRequest): Promise<ReadPage> {
+    refuseLevel(request.level);
     const stream = this.#find(name);
     if (!stream.durable) await this.#untilDurable(stream);
     const from = this.#ordinalOf(stream, request.offset);
@@ -178,7 +181,8 @@ export class GatewayStreamService implements StreamService {
     });
   }
 
-  async waitForData(name: StreamName, offset: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<void> {
+  async waitForData(name: StreamName, offset: string, options: WaitOptions): Promise<void> {
+    refuseLevel(options.level);
     const stream = this.#find(name);
     const from = this.#ordinalOf(stream, offset);
     if (stream.durableOrdinal > from || stream.durableClosed || stream.gone || options.signal.aborted) return;
@@ -373,6 +377,11 @@ export class GatewayStreamService implements StreamService {
       contentType: stream.contentType,
     };
   }
+}
+
+/** What is committed and what is tiered the core knows; here everything is read that is on this disk. @throws INVALID_REQUEST */
+function refuseLevel(level: ReadLevel | undefined): void {
+  if (level !== undefined) throw new TributaryError("INVALID_REQUEST", `a gateway cannot read at level ${level}; ask the core`);
 }
 
 /** The log may know a moment earlier than we do that something is durable. */

@@ -11,6 +11,7 @@ import type {
   ContainerStatus,
   ContainerStream,
   ContainerStreamState,
+  StreamEnd,
 } from "../../container/container.ts";
 
 interface FakeStream {
@@ -154,6 +155,10 @@ export class FakeContainer implements Container {
         })),
       }
     );
+  }
+  endOf(streamId: Id): StreamEnd | undefined {
+    const stream = this.#wal.streams.get(streamId);
+    return stream && { chain: stream.events.length, closed: stream.closed };
   }
   async deleteStream(streamId: Id): Promise<void> {
     this.#check();
