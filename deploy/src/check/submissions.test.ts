@@ -68,6 +68,7 @@ describe("submissions and gateways' logs", () => {
       logs,
       excuse: () => excuse,
       wasDeleted: () => false,
+      wasClosed: () => false,
       violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
     });
     return found;
@@ -115,6 +116,28 @@ describe("submissions and gateways' logs", () => {
     expect(judge()).toEqual([]);
   });
 
+  it("that a closed stream held may stand behind later ones in the next one, where a copy of the log brought them", () => {
+    const judgeAfterClose = (...closed: number[]) => {
+      checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records }], {
+        submissions,
+        logs,
+        excuse: () => NONE,
+        wasDeleted: () => false,
+        wasClosed: (id, streamId) => streamId === CORE_ID && closed.includes(id),
+        violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
+      });
+      return found.splice(0);
+    };
+    readIds(2, 0, 1);
+    expect(judgeAfterClose(0, 1)).toContain("2 reordered");
+    logs.copied(DISK, "clone");
+    expect(judgeAfterClose(0, 1)).toEqual([]);
+    expect(judgeAfterClose(0)).toContain("2 reordered");
+    records = [];
+    readIds(2, 1, 0);
+    expect(judgeAfterClose(0, 1)).toContain("2 reordered");
+  });
+
   describe("that were in a stream which is deleted", () => {
     const judgeAfterDeletion = (...deleted: number[]) => {
       checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records }], {
@@ -122,6 +145,7 @@ describe("submissions and gateways' logs", () => {
         logs,
         excuse: () => NONE,
         wasDeleted: (id) => deleted.includes(id),
+        wasClosed: () => false,
         violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
       });
       return found.splice(0);
@@ -371,6 +395,7 @@ describe("submissions and gateways' logs", () => {
           logs,
           excuse: () => ({ ...NONE, missing: true }),
           wasDeleted: () => false,
+          wasClosed: () => false,
           violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
         });
         return found.splice(0);

@@ -27,6 +27,8 @@ export interface Told {
   readonly excuse: (submission: Submission) => Excuse;
   /** A stream that is deleted held event `id`. */
   readonly wasDeleted: (id: number) => boolean;
+  /** Another stream than this one held the event, and is closed: what was not freed of it was sent again to the one that came after it. */
+  readonly wasClosed: (id: number, streamId: string) => boolean;
   readonly violate: Violate;
 }
 
@@ -66,7 +68,7 @@ function checkLogOrder({ id: streamId, stream, records }: StreamRead, told: Told
   for (const { id, key, number, gap, ...record } of records) {
     const copy = gap ? undefined : logs.find(id, runOf(record), number, streamId);
     if (!copy) continue;
-    const revived = isRevived(id, told);
+    const revived = isRevived(id, streamId, told);
     for (const log of copy.record.heldBy) {
       const group = mapIn(latest, `${log} ${key} ${revived}`);
       for (const before of group.values()) {
@@ -106,7 +108,7 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
     if (first && logs.find(id, runOf(record), number, streamId) !== first) continue;
     // Sent again, it met the next stream of the name.
     if (!first && submission.attempts > 1 && wasDeleted(id)) continue;
-    const group = mapIn(latest, `${submission.writer} ${key} ${isRevived(id, told)}`);
+    const group = mapIn(latest, `${submission.writer} ${key} ${isRevived(id, streamId, told)}`);
     for (const before of group.values()) {
       if (submission.ackMs === undefined || submission.ackMs >= before.sentMs) continue;
       if (first && before.copy && mayComeLate(submission.writer, first, before.copy, logs)) continue;
@@ -134,13 +136,20 @@ function mayComeLate(log: string, copy: Copy, before: Copy, logs: EdgeLogs): boo
 function checkCounts(reads: readonly StreamRead[], told: Told): void {
   const { submissions, logs, excuse, violate } = told;
   const places = new Map<number, number>();
-  for (const { records } of reads) for (const { id } of records) if (id >= 0) places.set(id, (places.get(id) ?? 0) + 1);
+  const revived = new Set<number>();
+  for (const { id: streamId, records } of reads) {
+    for (const { id } of records) {
+      if (id < 0) continue;
+      places.set(id, (places.get(id) ?? 0) + 1);
+      if (isRevived(id, streamId, told)) revived.add(id);
+    }
+  }
   const gaps = new Gaps(reads);
   for (const submission of submissions) {
     const count = places.get(submission.id) ?? 0;
     const who = `event ${submission.id} of ${submission.client} in ${submission.stream}`;
     const allowed = submission.promise === "at-least-once" ? submission.attempts : 1;
-    if (count > allowed && !excuse(submission).doubled && !isRevived(submission.id, told))
+    if (count > allowed && !excuse(submission).doubled && !revived.has(submission.id))
       violate(1, "doubled", `${who} is there ${count} times, sent ${submission.attempts} times`);
     if (submission.refused && count > 0) violate(1, "refused but there", `${who} was refused, and is there`);
     if (count > 0 || submission.ackMs === undefined || excuse(submission).missing) continue;
@@ -154,9 +163,9 @@ function checkCounts(reads: readonly StreamRead[], told: Told): void {
   }
 }
 
-/** Each copy of a log may bring it from the stream that was deleted into another one, also where later events stand already. */
-function isRevived(id: number, { logs, wasDeleted }: Told): boolean {
-  return wasDeleted(id) && logs.wasCopied(id);
+/** Each copy of a log may bring it from the stream that was deleted or closed into another one, also where later events stand already. */
+function isRevived(id: number, streamId: string, { logs, wasDeleted, wasClosed }: Told): boolean {
+  return logs.wasCopied(id) && (wasDeleted(id) || wasClosed(id, streamId));
 }
 
 /** The same segment, or what took its place in a later generation. */

@@ -29,6 +29,8 @@ export interface CheckerFacts {
   readonly excuse: (submission: Submission) => Excuse;
   /** A stream that is deleted held it. */
   readonly wasDeleted: (id: number) => boolean;
+  /** A closed stream other than this one held the event. */
+  readonly wasClosed: (id: number, streamId: string) => boolean;
 }
 
 /** What losses allow for an event, beside that the records which they took are missing. */
@@ -45,7 +47,7 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
-  const { ledger, logs, excuse, wasDeleted } = facts;
+  const { ledger, logs, excuse, wasDeleted, wasClosed } = facts;
   for (const read of reads) {
     checkKeySpace(read.info.name.stream, read.info.segments, ledger.violate);
     checkNumbers(read, facts);
@@ -56,6 +58,7 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
     logs,
     excuse: (of) => excuse(of as Submission),
     wasDeleted,
+    wasClosed,
     violate: ledger.violate,
   });
 }

@@ -119,6 +119,7 @@ async function judge(world: World, name: string): Promise<void> {
         logs: world.logs,
         excuse: (submission) => world.excuseOf(submission),
         wasDeleted: (id) => world.fates.wasDeleted(id),
+        wasClosed: (id, streamId) => world.fates.wasClosed(id, streamId),
         branched: world.branched,
         holdersOf: (id) => world.fates.holdersOf(id),
       });

@@ -94,6 +94,11 @@ export class StreamFates {
     return this.holdersOf(id).some((streamId) => this.isDeleted(streamId));
   }
 
+  /** A stream other than this one held the event, and is closed. */
+  wasClosed(id: number, streamId: string): boolean {
+    return this.holdersOf(id).some((holder) => holder !== streamId && this.isClosed(holder));
+  }
+
   isDeleted(streamId: string): boolean {
     return this.#deleted.get(streamId)?.some(({ counts }) => counts) ?? false;
   }
