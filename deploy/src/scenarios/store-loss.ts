@@ -11,6 +11,7 @@ import { startLoad, tellGateways } from "./load.ts";
 import { copyStores, killAll, putBack, putStreamBack, raftGroups, type StoreCopy, startAll } from "./nats-stores.ts";
 import { type Scenario, type ScenarioContext, until } from "./scenario.ts";
 import { TailReader } from "./tail-reader.ts";
+import { judgeTiered, TieredReader } from "./tiered-reader.ts";
 
 const STREAMS = Array.from({ length: 8 }, (_, i) => `loss/s${i}`);
 const CONTAINERS = 4;
@@ -43,11 +44,13 @@ export const storeLoss: Scenario = {
       env: { TRIBUTARY_PHASES: "0" },
     });
     const tails: TailReader[] = [];
+    const tiered: TieredReader[] = [];
     try {
       const client = new TributaryClient({ server: cluster.coreUrls[0] as string });
       for (const stream of STREAMS) await client.createStream(parseStreamName(stream));
       await tellGateways(cluster.gatewayUrls, STREAMS);
       tails.push(...STREAMS.map((stream, i) => new TailReader(cluster.coreUrls[i % 3] as string, stream, { wentBack: true })));
+      tiered.push(...STREAMS.map((stream, i) => new TieredReader(cluster.coreUrls[(i + 1) % 3] as string, stream)));
       const ledger = new Ledger();
       const loads = gateways.map((gateway, i) =>
         startLoad(ledger, {
@@ -72,7 +75,8 @@ export const storeLoss: Scenario = {
       for (const blow of blows) await scene.strike(blow);
       await Promise.all(loads.map((load) => load.drain()));
       const final = await readAll(cluster.coreUrls[1] as string, STREAMS, ledger, tails);
-      await Promise.all(tails.map((tail) => tail.stop()));
+      const survivors = await judgeTiered(cluster.coreUrls[2] as string, tiered);
+      await Promise.all([...tails, ...tiered].map((reader) => reader.stop()));
       for (const detail of final.ledger.details) context.say(detail);
       const changed = tails.reduce((sum, tail) => sum + tail.changed, 0);
       const setBack = tails.reduce((sum, tail) => sum + tail.setBack, 0);
@@ -84,11 +88,12 @@ export const storeLoss: Scenario = {
           ...scene.checks,
           { name: "nothing changed at any (segment, nonce, ordinal)", ok: changed === 0, detail: `${changed} changed` },
           { name: "readers beyond the recovered end were told so, and went on", ok: setBack > 0, detail: `${setBack} times` },
+          survivors,
           { name: "clients were never refused", ok: refusals.length === 0, detail: refusals.slice(0, 3).join("; ") || "yes" },
         ],
       };
     } finally {
-      await Promise.all(tails.map((tail) => tail.stop().catch((error: unknown) => context.say(`a reader: ${error}`))));
+      await Promise.all([...tails, ...tiered].map((reader) => reader.stop().catch((error: unknown) => context.say(`a reader: ${error}`))));
       await cluster.stop();
     }
   },

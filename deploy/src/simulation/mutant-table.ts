@@ -71,6 +71,12 @@ export const MUTANTS: readonly Mutant[] = [
     "return entry ? [entry.last, entry.last] : [0, 0];",
   ),
   one(
+    "give readers at level tiered what is only committed",
+    "core/src/container/durable.ts",
+    'if (level === "committed") return { chain, closed };',
+    'if (level !== ("x" as string)) return { chain, closed };',
+  ),
+  one(
     "duplicate acknowledged from memory (core)",
     "core/src/container/committer.ts",
     "if (before) before.answers.push(...answers);",
@@ -244,8 +250,14 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "who waits for data is not woken (core)",
     "core/src/container/create-container.ts",
-    "        for (const [streamId, chain] of changed) this.#waiters.wake(streamId, chain);",
+    "          this.#waiters.committed.wake(streamId, chain);\n",
     "",
+  ),
+  one(
+    "who waits at level tiered is not woken",
+    "core/src/container/create-container.ts",
+    "          for (const [streamId, chain] of changed) this.#waiters.tiered.wake(streamId, chain);\n",
+    "          void changed;\n",
   ),
   // Going back in time.
   one(

@@ -179,9 +179,11 @@ export class World implements SimWorld {
     const streams = new Map(this.shape.gateways.flatMap((node) => node.streams).map((stream) => [stream.stream, stream]));
     for (const stream of streams.values()) {
       for (let i = 0; i < this.shape.readersPerStream; i++) {
-        this.#meet(`tail${i}-${stream.stream}`, (name) => startTailReader(this, name, core(name), stream));
+        this.#meet(`tail${i}-${stream.stream}`, (name) => startTailReader(this, name, core(name), stream, "committed"));
       }
     }
+    const tiered = this.dice.pick("stream of tail-tiered", [...streams.values()]);
+    if (tiered) this.#meet("tail-tiered", (name) => startTailReader(this, name, core(name), tiered, "tiered"));
   }
 
   /** Clients of one gateway. */

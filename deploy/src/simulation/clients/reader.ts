@@ -1,7 +1,7 @@
 import { sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { StreamName } from "@tributary/common/names";
-import type { ReadEvent, StreamInfo, StreamService } from "@tributary/common/stream-service";
+import type { ReadEvent, ReadLevel, StreamInfo, StreamService } from "@tributary/common/stream-service";
 import { decodeStreamRecord, nameOfKey, STREAMS_PREFIX } from "@tributary/core/service/stream-record";
 import { digestOf } from "../../check/plain.ts";
 import type { Seen } from "../ledger.ts";
@@ -32,8 +32,11 @@ function notice(world: SimWorld, reader: string, seen: Seen): void {
   world.lake.judge(seen, reader);
 }
 
-/** Follows a stream of the core from its beginning on, through everything that happens to the core; of a name that comes again, the next one. */
-export function startTailReader(world: SimWorld, name: string, service: Service, stream: StreamShape): void {
+/**
+ * Follows a stream of the core from its beginning on, through everything that happens to the core; of a name that comes again, the next one.
+ * At level tiered it never has to go back, and everything that it reads is in the lake.
+ */
+export function startTailReader(world: SimWorld, name: string, service: Service, stream: StreamShape, level: ReadLevel): void {
   if (!world.allows(name)) return;
   const reader = world.spawn(name);
   const { fates, ledger } = world;
@@ -49,7 +52,7 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
       try {
         const beganMs = world.nowMs;
         const page = await world.request(reader, service, TIMEOUT_MS, async (streams) => {
-          const read = await streams.read(stream, { offset, ...PAGE });
+          const read = await streams.read(stream, { offset, ...PAGE, level });
           if (!isOf(streamId, read.nextOffset)) streamId = (await streams.describe(stream)).id;
           return read;
         });
@@ -66,6 +69,8 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
           if (seen.ordinal !== expected)
             ledger.violate(1, "tail lost its place", `${name}: ordinal ${seen.ordinal} of ${seen.segment} after ${expected - 1}`);
           next.set(seen.segment, seen.ordinal + 1);
+          if (level === "tiered" && seen.id >= 0 && !world.lake.tiered.has(seen.id))
+            ledger.violate(1, "read before it was tiered", `${name} reads event ${seen.id}, which is in no object`);
           if (lost && isSame(lost, seen)) ledger.violate(3, "set back too far", `${name} reads ${seen.segment} ${seen.ordinal} again`);
           lost = undefined;
           tail.records.push(seen);
@@ -73,9 +78,10 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
         offset = page.nextOffset;
         // Nothing will come behind the end; but the name may get another stream.
         if (page.closed) await pause(world, reader, 2_000);
-        else if (page.upToDate) await waitForData(world, reader, service, stream, offset, true);
+        else if (page.upToDate) await waitForData(world, reader, service, { stream, offset, level });
       } catch (error) {
-        const common = world.wentBack && hasCode(error, "OFFSET_UNKNOWN") ? error.details["nextOffset"] : undefined;
+        const mayGoBack = world.wentBack && level === "committed";
+        const common = mayGoBack && hasCode(error, "OFFSET_UNKNOWN") ? error.details["nextOffset"] : undefined;
         if (typeof common === "string") {
           // What it has read beyond is lost; what counts is the same up to there.
           const chain = chainOf(common);
@@ -126,10 +132,10 @@ async function waitForData(
   world: SimWorld,
   reader: SimProcess,
   service: Service,
-  stream: StreamShape,
-  offset: string,
-  atCore: boolean,
+  /** Without a level: at a gateway. */
+  { stream, offset, level }: { readonly stream: StreamShape; readonly offset: string; readonly level: ReadLevel | undefined },
 ): Promise<void> {
+  const atCore = level !== undefined;
   const target = service();
   await world.request(
     reader,
@@ -142,7 +148,7 @@ async function waitForData(
       const watch = async () => {
         for (let seen = 0; waiting && clock; ) {
           // What has to ask a slow MetaStore where the stream is waits for that first.
-          const isFree = (await hasMore(streams, stream, offset)) && process && !world.meta.isAskedBy(process);
+          const isFree = (await hasMore(streams, stream, offset, level)) && process && !world.meta.isAskedBy(process);
           const mustWake = isFree && (!atCore || world.isOwner(process, stream));
           seen = mustWake ? seen + 1 : 0;
           if (!waiting) return;
@@ -152,7 +158,7 @@ async function waitForData(
       };
       void watch();
       try {
-        await streams.waitForData(stream, offset, { timeoutMs: WAIT_MS, signal: new AbortController().signal });
+        await streams.waitForData(stream, offset, { timeoutMs: WAIT_MS, signal: new AbortController().signal, level });
       } finally {
         waiting = false;
       }
@@ -161,8 +167,12 @@ async function waitForData(
 }
 
 /** Something lies behind the offset, or the stream has ended there. */
-async function hasMore(streams: StreamService, stream: StreamShape, offset: string): Promise<boolean> {
+async function hasMore(streams: StreamService, stream: StreamShape, offset: string, level: ReadLevel | undefined): Promise<boolean> {
   try {
+    if (level === "tiered") {
+      const { events, closed } = await streams.read(stream, { offset, eventsMax: 1, bytesMax: 1, level });
+      return events.length > 0 || closed;
+    }
     const { id, nextOffset, closed } = await streams.describe(stream);
     return isOf(id, offset) && (nextOffset > offset || closed);
   } catch {
@@ -202,7 +212,7 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
         offset = page.nextOffset;
         // Nothing will come behind the end; but the name may get another stream.
         if (page.closed) await pause(world, reader, 2_000);
-        else if (page.upToDate) await waitForData(world, reader, service, stream, offset, false);
+        else if (page.upToDate) await waitForData(world, reader, service, { stream, offset, level: undefined });
         if (world.dice.float(`restart of ${name}`) < 0.01) offset = "-1";
       } catch (error) {
         if (hasCode(error, "OFFSET_GONE", "OFFSET_UNKNOWN", "OFFSET_FOREIGN")) offset = "-1";
