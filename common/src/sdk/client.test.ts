@@ -1,4 +1,5 @@
-import { afterEach, describe, expect, test } from "vitest";
+import { createServer } from "node:net";
+import { afterEach, describe, expect, onTestFinished, test } from "vitest";
 import { systemClock } from "../clock.ts";
 import { TributaryError } from "../errors.ts";
 import { createDataPlane } from "../http/data-plane.ts";
@@ -159,4 +160,21 @@ test("owners are taken only where the token may go, and only so many are remembe
   const plain = new Owners("http://core.example");
   for (let i = 0; i < 5_000; i++) plain.learn(`s${i}`, false, "http://other.example");
   expect([plain.of("s0"), plain.of("s4999")]).toEqual([undefined, "http://other.example"]);
+});
+
+test("an answer that breaks off, or is none of ours, is a server that does not answer", async () => {
+  let answer = "";
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.once("data", () => socket.end(answer));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void server.close());
+  const { port } = server.address() as { port: number };
+  const client = new TributaryClient({ server: `http://127.0.0.1:${port}` });
+  answer = 'HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n{"key"';
+  await expect(client.readPage(NAME, { offset: "-1" })).rejects.toMatchObject({ code: "SERVER_UNREACHABLE" });
+  await expect(client.describeStream(NAME)).rejects.toMatchObject({ code: "SERVER_UNREACHABLE" });
+  answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\nConnection: close\r\n\r\n<login>";
+  await expect(client.status()).rejects.toMatchObject({ code: "SERVER_UNREACHABLE" });
 });

@@ -92,6 +92,13 @@ interface RequestOptions {
   readonly repeatable?: boolean;
 }
 
+/** An answer that came whole. */
+interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+}
+
 /** An owner that has not answered a repeatable request for so long is given up; a long poll ends before. */
 const OWNER_MS_MAX = 30_000;
 
@@ -114,25 +121,22 @@ export class TributaryClient {
     if (options.segments !== undefined) headers["tributary-segments"] = String(options.segments);
     const stream = streamPath(name);
     const response = await this.#request("PUT", stream, { headers, stream, repeatable: true });
-    await response.arrayBuffer();
     return response.status === 201;
   }
 
   async describeStream(name: StreamName): Promise<StreamDescription> {
-    return (await (await this.#request("GET", managementPath(name))).json()) as StreamDescription;
+    return (await this.#json("GET", managementPath(name))) as StreamDescription;
   }
 
   async listStreams(scope?: string): Promise<ListedStream[]> {
     const scopes =
-      scope === undefined
-        ? ((await (await this.#request("GET", "/v1/scopes")).json()) as { scopes: { name: string }[] }).scopes.map((s) => s.name)
-        : [scope];
+      scope === undefined ? ((await this.#json("GET", "/v1/scopes")) as { scopes: { name: string }[] }).scopes.map((s) => s.name) : [scope];
     const streams: ListedStream[] = [];
     for (const each of scopes) {
       let after: string | undefined;
       do {
         const query = after === undefined ? "" : `?after=${encodeURIComponent(after)}`;
-        const page = (await (await this.#request("GET", `/v1/scopes/${encodeURIComponent(each)}/streams${query}`)).json()) as {
+        const page = (await this.#json("GET", `/v1/scopes/${encodeURIComponent(each)}/streams${query}`)) as {
           streams: ListedStream[];
           next?: string;
         };
@@ -145,7 +149,7 @@ export class TributaryClient {
 
   async deleteStream(name: StreamName): Promise<void> {
     const stream = streamPath(name);
-    await (await this.#request("DELETE", stream, { stream })).arrayBuffer();
+    await this.#request("DELETE", stream, { stream });
   }
 
   /** Appends all events or none, in one request. @throws as the server answers */
@@ -160,7 +164,7 @@ export class TributaryClient {
       events.map(({ key, time, data }) => ({ ...(key === undefined ? {} : { key }), ...(time === undefined ? {} : { time }), data })),
     );
     const stream = streamPath(name);
-    await (await this.#request("POST", stream, { headers, body, stream, repeatable: producer !== undefined })).arrayBuffer();
+    await this.#request("POST", stream, { headers, body, stream, repeatable: producer !== undefined });
   }
 
   /** One page of an envelope read. */
@@ -175,9 +179,8 @@ export class TributaryClient {
       repeatable: true,
       ...(options.signal ? { signal: options.signal } : {}),
     });
-    const text = await response.text();
     return {
-      records: text.split("\n").flatMap((line) => (line === "" ? [] : [parseRecord(line)])),
+      records: response.text.split("\n").flatMap((line) => (line === "" ? [] : [parseRecord(line)])),
       nextOffset: response.headers.get("stream-next-offset") ?? options.offset,
       upToDate: response.headers.has("stream-up-to-date"),
       closed: response.headers.has("stream-closed"),
@@ -199,7 +202,7 @@ export class TributaryClient {
 
   /** What the node that answers knows of its cluster. @throws NOT_FOUND from a gateway */
   async cluster(): Promise<Record<string, unknown>> {
-    return (await (await this.#request("GET", "/v1/cluster")).json()) as Record<string, unknown>;
+    return (await this.#json("GET", "/v1/cluster")) as Record<string, unknown>;
   }
 
   /** Resolves with the number of containers that there are now. */
@@ -214,14 +217,23 @@ export class TributaryClient {
 
   async #putJson(path: string, value: object): Promise<unknown> {
     const body = new TextEncoder().encode(JSON.stringify(value));
-    return (await this.#request("PUT", path, { headers: { "content-type": "application/json" }, body })).json();
+    return this.#json("PUT", path, { headers: { "content-type": "application/json" }, body });
   }
 
   async status(): Promise<Record<string, unknown>> {
-    return (await (await this.#request("GET", "/status")).json()) as Record<string, unknown>;
+    return (await this.#json("GET", "/status")) as Record<string, unknown>;
   }
 
-  async #request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
+  async #json(method: string, path: string, options?: RequestOptions): Promise<unknown> {
+    const { text } = await this.#request(method, path, options);
+    try {
+      return JSON.parse(text);
+    } catch (error) {
+      throw new TributaryError("SERVER_UNREACHABLE", `the answer to ${path} is no JSON: ${text.slice(0, 200)}`, {}, { cause: error });
+    }
+  }
+
+  async #request(method: string, path: string, options: RequestOptions = {}): Promise<Answer> {
     const { stream = "", repeatable = false } = options;
     const owner = this.#owners?.of(stream);
     if (owner !== undefined) {
@@ -240,15 +252,11 @@ export class TributaryClient {
     return this.#ask(this.#server, method, path, options);
   }
 
-  async #ask(
-    server: string,
-    method: string,
-    path: string,
-    { headers, body, signal, stream, repeatable }: RequestOptions,
-  ): Promise<Response> {
+  async #ask(server: string, method: string, path: string, { headers, body, signal, stream, repeatable }: RequestOptions): Promise<Answer> {
     const isOwner = server !== this.#server;
     const signals = [...(signal ? [signal] : []), ...(isOwner && repeatable ? [AbortSignal.timeout(OWNER_MS_MAX)] : [])];
     let response: Response;
+    let text: string;
     try {
       response = await fetch(`${server}${path}`, {
         method,
@@ -256,14 +264,16 @@ export class TributaryClient {
         ...(body ? { body: body as BodyInit } : {}),
         ...(signals.length > 0 ? { signal: AbortSignal.any(signals) } : {}),
       });
+      // A server may also die in the middle of its answer.
+      text = await response.text();
     } catch (error) {
       if (signal?.aborted) throw error;
       const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
       throw new TributaryError("SERVER_UNREACHABLE", `${server} does not answer (${cause})`, {}, { cause: error });
     }
     if (stream !== undefined) this.#owners?.learn(stream, isOwner, response.headers.get(OWNER_HEADER));
-    if (response.ok || response.status === 304) return response;
-    throw await problemOf(response);
+    if (response.ok || response.status === 304) return { status: response.status, headers: response.headers, text };
+    throw problemOf(response, text);
   }
 }
 
@@ -281,8 +291,7 @@ function managementPath(name: StreamName): string {
   return `/v1/scopes/${name.scope}/streams/${name.stream}`;
 }
 
-async function problemOf(response: Response): Promise<TributaryError> {
-  const text = await response.text();
+function problemOf(response: Response, text: string): TributaryError {
   try {
     const { type, title, status, code, detail, hint, ...details } = JSON.parse(text) as Record<string, string | number | boolean>;
     if (isErrorCode(code)) return new TributaryError(code, String(detail ?? response.statusText), details);
