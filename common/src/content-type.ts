@@ -6,11 +6,14 @@ const CONTENT_TYPE_PATTERN = /^[A-Za-z0-9!#$&^_.+-]+\/[A-Za-z0-9!#$&^_.+-]+\s*(;
 /** The form that is stored: type and subtype in lower case, parameters as they were given. @throws INVALID_REQUEST */
 export function canonicalContentType(text: string): string {
   const trimmed = text.trim();
-  if (trimmed.length > LIMITS.contentTypeCharsMax || !CONTENT_TYPE_PATTERN.test(trimmed)) {
+  const semicolon = trimmed.indexOf(";");
+  const canonical = semicolon < 0 ? trimmed.toLowerCase() : `${contentTypeEssence(trimmed)}; ${trimmed.slice(semicolon + 1).trim()}`;
+  // The form that is stored may be the longer one, and it is what others have to take.
+  const isLong = Math.max(trimmed.length, canonical.length) > LIMITS.contentTypeCharsMax;
+  if (isLong || !CONTENT_TYPE_PATTERN.test(trimmed)) {
     throw new TributaryError("INVALID_REQUEST", `'${trimmed.slice(0, 80)}' is not a content type`);
   }
-  const semicolon = trimmed.indexOf(";");
-  return semicolon < 0 ? trimmed.toLowerCase() : `${contentTypeEssence(trimmed)}; ${trimmed.slice(semicolon + 1).trim()}`;
+  return canonical;
 }
 
 /** Type and subtype in lower case, without parameters. */
