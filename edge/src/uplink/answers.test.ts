@@ -1,4 +1,5 @@
 import { encodeCbor } from "@tributary/common/format/cbor";
+import { LIMITS } from "@tributary/common/limits";
 import type { ResolveAnswer } from "@tributary/common/uplink-protocol";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -35,6 +36,12 @@ describe("answers of the core", () => {
     expect(decodeResolveAnswer(encodeCbor({ streams: [stream, unknown] }), 2)).toEqual({ streams: [stream, unknown] });
     expect(decodeResolveAnswer(encodeCbor({ streams: [{ ...stream, problem: "frozen" }] }), 1).streams[0]?.problem).toBe("conflict");
     expect(decodeFetchAnswer(encodeCbor(page))).toEqual(page);
+  });
+
+  test("name more siblings than the core keeps, where copies of a log say hello at once", () => {
+    const siblings = Array.from({ length: LIMITS.incarnationsPerWriterMax + 2 }, (_, i) => i.toString(16).padStart(16, "0"));
+    const answer = decodeHelloAnswer(encodeCbor({ cluster: "ab", containers: 1, siblings }));
+    expect(answer.siblings).toEqual(siblings.slice(0, LIMITS.incarnationsPerWriterMax));
   });
 
   test("that leave something out are no answers: nothing counts as accepted, safe or mapped by them", () => {

@@ -60,7 +60,10 @@ export function decodeHelloAnswer(payload: Uint8Array): HelloAnswer {
       cluster: text(fields["cluster"], LIMITS.nameCharsMax, "cluster"),
       containers: integer(fields["containers"], 1, LIMITS.containersMax, "containers"),
       ...(epochs && { epochs }),
-      siblings: items(fields["siblings"], LIMITS.incarnationsPerWriterMax, "siblings").map((id) => hex(id, INCARNATION_BYTES, "a sibling")),
+      // Where many copies of one log say hello at once, the core may know of more for a moment.
+      siblings: items(fields["siblings"], Number.MAX_SAFE_INTEGER, "siblings")
+        .slice(0, LIMITS.incarnationsPerWriterMax)
+        .map((id) => hex(id, INCARNATION_BYTES, "a sibling")),
     };
   });
 }
