@@ -368,6 +368,17 @@ describe("submissions and gateways' logs", () => {
       expect(judge()).toEqual([]);
     });
 
+    it("come in any order where a backup from before the deletion brings them", () => {
+      logs.replaced(DISK, 4);
+      read(3, 1);
+      readIds(0, 1, 2);
+      expect(judge().splice(0)).toEqual([]);
+      records = [];
+      read(3, 1);
+      readIds(0, 2, 1);
+      expect(judge()).toContain("2 reordered");
+    });
+
     it("come in order, each by itself", () => {
       logs.copied(DISK, "clone");
       logs.landed(DISK, 8, commitRecord(8, "a", 2, [4], NEXT_ID));

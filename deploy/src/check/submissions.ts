@@ -111,7 +111,7 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
     const group = mapIn(latest, `${submission.writer} ${key} ${isRevived(id, streamId, told)}`);
     for (const before of group.values()) {
       if (submission.ackMs === undefined || submission.ackMs >= before.sentMs) continue;
-      if (first && before.copy && mayComeLate(submission.writer, first, before.copy, logs)) continue;
+      if (first && before.copy && mayComeLate(first, before.copy, logs)) continue;
       violate(
         2,
         "reordered",
@@ -126,10 +126,12 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
 
 /**
  * What a disk had sent before a backup took its place may arrive when the core has events that the backup's log was given since. The two
- * are branches of a log, as a log and its clone are: each has an order, and they have none between them.
+ * are branches of a log, as a log and its clone are: each has an order, and they have none between them. Also what a branch gave up,
+ * with its stream, before it wrote the later event may come from another one: a backup does not know of the deletion.
  */
-function mayComeLate(log: string, copy: Copy, before: Copy, logs: EdgeLogs): boolean {
-  return (copy.record.forgotten && !before.record.forgotten) || logs.wasGivenUp(log, copy, before);
+function mayComeLate(copy: Copy, before: Copy, logs: EdgeLogs): boolean {
+  if (copy.record.forgotten && !before.record.forgotten) return true;
+  return [...before.record.heldBy, ...before.record.lostBy].some((branch) => logs.wasGivenUp(branch, copy, before));
 }
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */
