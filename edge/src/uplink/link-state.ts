@@ -22,7 +22,7 @@ export const LINK_EVENTS = [
   "streams-changed",
   /** An answer was missing or told to try again. */
   "failed",
-  /** A new incarnation began. */
+  /** The log was opened again, under a new incarnation. */
   "reopened",
   /** Another gateway writes under this identity (rule W2). */
   "forked",

@@ -285,6 +285,34 @@ describe("uplink", () => {
     expect(w.core.hellos.at(-1)).toBe(w.gateway.status().incarnation);
   });
 
+  test("names that are created again faster than the core answers do not keep anything from being sent", async () => {
+    const w = await start();
+    await w.core.start();
+    w.put("t");
+    await w.until(() => w.uplink.state === "sending" && w.core.events.length === 1);
+    const { request } = w.bus;
+    w.bus.request = async (...asked) => {
+      await new Promise<void>((resolve) => w.clock.setTimer(60, resolve));
+      return request.apply(w.bus, asked);
+    };
+    const { hellos } = w.uplink.counters;
+    const before = w.gateway.status().incarnation;
+    for (let round = 0; round < 100; round++) {
+      w.put("t");
+      w.put("s");
+      await w.step();
+      const deleting = w.gateway.streams.delete(name("s"));
+      await w.step();
+      await deleting;
+    }
+    expect(w.gateway.status().incarnation).not.toBe(before);
+    expect(w.core.textsOf(w.core.streams.get("default/t")?.id ?? "").length).toBeGreaterThan(50);
+    expect(w.uplink.counters).toMatchObject({ failures: 0 });
+    // One behind the other, not one for each.
+    expect(w.uplink.counters.hellos - hellos).toBeLessThan(50);
+    await w.until(() => w.core.hellos.at(-1) === w.gateway.status().incarnation);
+  });
+
   test("a new incarnation after a failed commit says hello before it sends", async () => {
     const w = await start();
     await w.core.start();

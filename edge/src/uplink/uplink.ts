@@ -149,6 +149,9 @@ export class Uplink {
   /** Counts rewinds: units of an earlier round are void. */
   #round = 0;
   #rewindNeeded = true;
+  /** The incarnation that the core was told last, and whether it is being told of another one beside what is sent. */
+  #told: Id | undefined;
+  #telling = false;
   #pulling = false;
   #wokenWhilePulling = false;
   #freeing = false;
@@ -207,10 +210,13 @@ export class Uplink {
     this.#on("streams-changed");
   }
 
-  /** A new incarnation began in the log that is open: what is out stays valid, and the core is told of it. */
+  /**
+   * A new incarnation began in the log that is open: what is out stays valid. The core is told of it beside what is sent, since names may
+   * be created again faster than it answers.
+   */
   renewed(opened: OpenedEdge): void {
     this.#identity = opened;
-    this.#on("reopened");
+    this.#tellRenewed();
   }
 
   /** The log was opened again under a new incarnation. */
@@ -256,6 +262,7 @@ export class Uplink {
         this.#work(() => this.#resolve());
         return;
       case "sending":
+        this.#tellRenewed();
         this.#pump();
         return;
       case "offline":
@@ -294,6 +301,26 @@ export class Uplink {
 
   async #greet(): Promise<void> {
     const visit = this.#visit;
+    if (await this.#hello(() => visit === this.#visit)) this.#on("greeted");
+  }
+
+  /** One at a time: of many that began meanwhile the core hears of the newest. */
+  #tellRenewed(): void {
+    const connected = () => this.#state === "sending" || this.#state === "resolving";
+    if (this.#telling || !connected() || this.#told === this.#identity.incarnation) return;
+    this.#telling = true;
+    this.#work(async () => {
+      try {
+        await this.#hello(connected);
+      } finally {
+        this.#telling = false;
+      }
+      this.#tellRenewed();
+    });
+  }
+
+  /** Tells the core which incarnation this is. False if the answer came when it counted no more. */
+  async #hello(counts: () => boolean): Promise<boolean> {
     const { writer, incarnation, parent } = this.#identity;
     const { cluster, name, version } = this.#options;
     const request: HelloRequest = {
@@ -306,7 +333,8 @@ export class Uplink {
       version: version.slice(0, VERSION_CHARS_MAX),
     };
     const answer = decodeHelloAnswer(await this.#request(UPLINK_SUBJECTS.control(cluster), encodeCbor(request)));
-    if (visit !== this.#visit) return;
+    if (!counts()) return false;
+    this.#told = incarnation;
     this.#counters.hellos++;
     this.#counters.siblings = answer.siblings.length;
     this.#news.ensure();
@@ -314,7 +342,7 @@ export class Uplink {
     if (answer.siblings.length > 0) {
       this.#parts.log.warn("another gateway runs, or ran, from a copy of this data folder", { siblings: answer.siblings.join(" ") });
     }
-    this.#on("greeted");
+    return true;
   }
 
   async #resolve(): Promise<void> {
