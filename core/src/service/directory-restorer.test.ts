@@ -1,5 +1,7 @@
+import type { Clock } from "@tributary/common/clock";
 import { TributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
+import { ManualClock } from "@tributary/common/testing/manual-clock";
 import { expect, it } from "vitest";
 import type { Container } from "../container/container.ts";
 import { DirectoryRestorer } from "./directory-restorer.ts";
@@ -13,9 +15,9 @@ const NAME = { scope: "plant", stream: "press" };
 const ID = "a".repeat(32);
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
-async function setUp() {
+async function setUp(clock: Clock = fastClock()) {
   const store = new MemoryMetaStore();
-  const access = { meta: store, clock: fastClock(), random: seededRandom(1) };
+  const access = { meta: store, clock, random: seededRandom(1) };
   const directory = new StreamDirectory(access, SILENT);
   await directory.start();
   const container = new FakeContainer(0, 1, new FakeWal());
@@ -29,7 +31,7 @@ async function setUp() {
   };
   const ended = new AbortController();
   const restorer = new DirectoryRestorer({ access, directory, registrar: {} as StreamRegistrar, host, log: SILENT });
-  const begin = () => restorer.opened({ container: 0, epoch: 1, ended: ended.signal });
+  const begin = (id = 0) => restorer.opened({ container: id, epoch: 1, ended: ended.signal });
   const end = async () => {
     ended.abort();
     await restorer.close();
@@ -76,5 +78,28 @@ it("goes on comparing after a lease ran out and was renewed", async () => {
   for (let turns = 0; turns < 50; turns++) await new Promise((resolve) => setImmediate(resolve));
   hold(true);
   await until(named);
+  await end();
+});
+
+it("spends little of the time on it, however many containers a node has", async () => {
+  const clock = new ManualClock();
+  const { store, begin, end, register } = await setUp(clock);
+  await register();
+  const list = store.list.bind(store);
+  const takesMs = 100;
+  let listings = 0;
+  store.list = async (prefix) => {
+    listings++;
+    await new Promise<void>((resolve) => clock.setTimer(takesMs, resolve));
+    return list(prefix);
+  };
+  for (let id = 0; id < 100; id++) begin(id);
+  const minutes = 10;
+  for (let ms = 0; ms < minutes * 60_000; ms += takesMs) {
+    clock.advance(takesMs);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(listings).toBeGreaterThan(100);
+  expect(listings * takesMs).toBeLessThan((minutes * 60_000) / 10);
   await end();
 });

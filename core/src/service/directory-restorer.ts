@@ -18,8 +18,8 @@ const CONFLICT_TRIES = 4;
  * nothing by which nodes would notice.
  */
 const AGAIN_MS = 30_000;
-/** Comparisons that take long are rarer: this many times as long lies between two. */
-const AGAIN_TIMES_TAKEN = 500;
+/** Comparisons that take long are rarer: each reads all records, and this many times as long lies between two of any containers of the node. */
+const AGAIN_TIMES_TAKEN = 50;
 
 interface RestorerParts {
   readonly access: MetaAccess;
@@ -101,7 +101,8 @@ export class DirectoryRestorer {
           nameless = open;
           conflicts = 0;
           const tookMs = access.clock.monotonicMs() - startedMs;
-          await sleep(access.clock, Math.max(AGAIN_MS, tookMs * AGAIN_TIMES_TAKEN) * (0.5 + access.random.float() / 2), signal);
+          const againMs = Math.max(AGAIN_MS, tookMs * AGAIN_TIMES_TAKEN * this.#running.size);
+          await sleep(access.clock, againMs * (0.5 + access.random.float() / 2), signal);
           pauseMs = PAUSE_MS_MIN;
           continue;
         }
