@@ -40,7 +40,7 @@ const ALLOW_HEADERS =
   "Routing-Key, Event-Time, Event-Split, Tributary-Segments";
 const EXPOSE_HEADERS =
   "Stream-Next-Offset, Stream-Cursor, Stream-Up-To-Date, Stream-Closed, Stream-SSE-Data-Encoding, Producer-Epoch, Producer-Seq, " +
-  "Producer-Expected-Seq, Producer-Received-Seq, Tributary-Owner, ETag, Location, Retry-After";
+  "Producer-Expected-Seq, Producer-Received-Seq, Tributary-Owner, Tributary-Level, ETag, Location, Retry-After";
 
 export function addCorsHeaders(response: Response, allowOrigin: string): void {
   response.headers.set("Access-Control-Allow-Origin", allowOrigin);

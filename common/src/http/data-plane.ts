@@ -10,7 +10,7 @@ import { handleAppend } from "./append.ts";
 import { BodyBudget } from "./body.ts";
 import { type ClusterManagement, handleCluster } from "./cluster.ts";
 import { handleCreate } from "./create.ts";
-import { OWNER_HEADER } from "./headers.ts";
+import { LEVEL_HEADER, OWNER_HEADER } from "./headers.ts";
 import { handleManagement } from "./management.ts";
 import { methodNotAllowed } from "./methods.ts";
 import type { Plane } from "./plane.ts";
@@ -218,5 +218,6 @@ async function handleHead({ streams }: Plane, name: StreamName, request: Request
     "Cache-Control": "no-store",
   };
   if (info.closed) headers["Stream-Closed"] = "true";
+  if (level !== undefined) headers[LEVEL_HEADER] = level;
   return reply(200, null, headers);
 }

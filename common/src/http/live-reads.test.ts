@@ -82,14 +82,18 @@ test("readers at level tiered see what is in the lake, and wake as more comes th
   await plane.ask("POST", PATH, TEXT, "new");
   const page = await plane.ask("GET", `${PATH}?level=tiered`);
   expect([await page.text(), page.headers.get("stream-up-to-date")]).toEqual(["old", "true"]);
+  expect(page.headers.get("tributary-level")).toBe("tiered");
   expect(await (await plane.ask("GET", `${PATH}?level=committed`)).text()).toBe("oldnew");
   const end = page.headers.get("stream-next-offset");
   for (const method of ["HEAD", "GET"]) {
     const now = await plane.ask(method, `${PATH}?offset=now&level=tiered`);
     expect([await now.text(), now.headers.get("stream-next-offset")]).toEqual(["", end]);
+    expect(now.headers.get("tributary-level")).toBe("tiered");
   }
   const waiting = plane.ask("GET", `${PATH}?offset=${end}&live=long-poll&level=tiered`);
-  const sse = sseReader(await plane.ask("GET", `${PATH}?offset=${end}&live=sse&level=tiered`));
+  const following = await plane.ask("GET", `${PATH}?offset=${end}&live=sse&level=tiered`);
+  expect(following.headers.get("tributary-level")).toBe("tiered");
+  const sse = sseReader(following);
   expect(await sse.control()).toMatchObject({ streamNextOffset: end, upToDate: true });
   const told = sse.data();
   await untilWaiting(plane, 2);

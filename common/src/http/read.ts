@@ -2,6 +2,7 @@ import { TributaryError } from "../errors.ts";
 import type { StreamName } from "../names.ts";
 import { READ_LEVELS, type ReadLevel } from "../stream-service.ts";
 import { nextCursor } from "./cursor.ts";
+import { LEVEL_HEADER } from "./headers.ts";
 import { linkSignals } from "./link-signals.ts";
 import { pageFormat } from "./page-format.ts";
 import type { Plane } from "./plane.ts";
@@ -60,7 +61,7 @@ export function readLevel(params: URLSearchParams): ReadLevel | undefined {
   return level;
 }
 
-function pageHeaders({ plane, info, format }: LiveRead, page: VisiblePage): Record<string, string> {
+function pageHeaders({ plane, info, format, level }: LiveRead, page: VisiblePage): Record<string, string> {
   const headers: Record<string, string> = {
     "Content-Type": format.contentType ?? info.contentType,
     "Stream-Next-Offset": page.nextOffset,
@@ -70,6 +71,7 @@ function pageHeaders({ plane, info, format }: LiveRead, page: VisiblePage): Reco
   if (page.upToDate) headers["Stream-Up-To-Date"] = "true";
   if (page.closed) headers["Stream-Closed"] = "true";
   if (format.varies) headers["Vary"] = "Accept";
+  if (level !== undefined) headers[LEVEL_HEADER] = level;
   return headers;
 }
 

@@ -1,5 +1,6 @@
 import { toTributaryError } from "../errors.ts";
 import { nextCursor } from "./cursor.ts";
+import { LEVEL_HEADER } from "./headers.ts";
 import { linkSignals } from "./link-signals.ts";
 import type { PageFormat } from "./page-format.ts";
 import { type LiveRead, readVisible, type VisiblePage } from "./read-page.ts";
@@ -44,6 +45,7 @@ export function sseResponse(read: LiveRead, first: VisiblePage): Response {
     "X-Accel-Buffering": "no",
   };
   if (read.format.sse.base64) headers["Stream-SSE-Data-Encoding"] = "base64";
+  if (read.level !== undefined) headers[LEVEL_HEADER] = read.level;
   return reply(200, body, headers);
 }
 

@@ -177,4 +177,10 @@ test("an answer that breaks off, or is none of ours, is a server that does not a
   await expect(client.describeStream(NAME)).rejects.toMatchObject({ code: "SERVER_UNREACHABLE" });
   answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\nConnection: close\r\n\r\n<login>";
   await expect(client.status()).rejects.toMatchObject({ code: "SERVER_UNREACHABLE" });
+  // One of an earlier version passes the level over.
+  answer = "HTTP/1.1 200 OK\r\nStream-Next-Offset: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+  await expect(client.readPage(NAME, { offset: "-1", level: "committed" })).resolves.toMatchObject({ nextOffset: "x" });
+  await expect(client.readPage(NAME, { offset: "-1", level: "tiered" })).rejects.toMatchObject({ code: "CORE_ANSWER_INVALID" });
+  answer = answer.replace("Content-Length", "Tributary-Level: tiered\r\nContent-Length");
+  await expect(client.readPage(NAME, { offset: "-1", level: "tiered" })).resolves.toMatchObject({ nextOffset: "x" });
 });

@@ -1,6 +1,6 @@
 import { hasCode, isErrorCode, TributaryError } from "../errors.ts";
 import { encodeCbor } from "../format/cbor.ts";
-import { OWNER_HEADER } from "../http/headers.ts";
+import { LEVEL_HEADER, OWNER_HEADER } from "../http/headers.ts";
 import { formatStreamName, type StreamName } from "../names.ts";
 import type { ProducerToken, ReadLevel } from "../stream-service.ts";
 import { Owners } from "./owners.ts";
@@ -167,7 +167,7 @@ export class TributaryClient {
     await this.#request("POST", stream, { headers, body, stream, repeatable: producer !== undefined });
   }
 
-  /** One page of an envelope read. */
+  /** One page of an envelope read. @throws CORE_ANSWER_INVALID where the server knows no levels, and `tiered` was asked for */
   async readPage(name: StreamName, options: ReadOptions): Promise<EnvelopePage> {
     const live = options.follow ? "&live=long-poll" : "";
     const level = options.level === undefined ? "" : `&level=${options.level}`;
@@ -179,6 +179,9 @@ export class TributaryClient {
       repeatable: true,
       ...(options.signal ? { signal: options.signal } : {}),
     });
+    if (options.level === "tiered" && response.headers.get(LEVEL_HEADER) !== options.level) {
+      throw new TributaryError("CORE_ANSWER_INVALID", "the server knows no levels of reads, and may give what is not in the lake yet");
+    }
     return {
       records: response.text.split("\n").flatMap((line) => (line === "" ? [] : [parseRecord(line)])),
       nextOffset: response.headers.get("stream-next-offset") ?? options.offset,
