@@ -61,6 +61,8 @@ export class EdgeLogs {
   readonly #streams = new Map<string, Set<string>>();
   /** The core's streams to which a gateway's stream was ever mapped: what is logged of it is read there. */
   readonly #mapped = new Map<string, Set<string>>();
+  /** By a gateway's stream: the run that wrote to it last. */
+  readonly #lastRun = new Map<string, string>();
   #replaced = 0;
 
   constructor(violate: Violate, identify: (data: Uint8Array) => number) {
@@ -105,6 +107,7 @@ export class EdgeLogs {
           const id = this.#identify(payloadOf(events, row));
           const key = events.keys[events.keyIndex[row] as number] as string;
           const localId = localIds.get(slice.streamId) as string;
+          this.#lastRun.set(localId, run);
           const copy: Copy = { id, run, number: events.number[row] as number, key, localId, record };
           copies.push(copy);
           push(this.#byId, id, copy);
@@ -163,6 +166,11 @@ export class EdgeLogs {
 
   copiesOf(id: number): readonly Copy[] {
     return this.#byId.get(id) ?? [];
+  }
+
+  /** A later incarnation or lane wrote to the stream after each copy of the event. */
+  wasFollowed(id: number): boolean {
+    return this.copiesOf(id).every(({ localId, run }) => this.#lastRun.get(localId) !== run);
   }
 
   /** More than one disk held a record of the event: its log was cloned, or its disk replaced by a backup. */

@@ -184,6 +184,13 @@ describe("submissions and gateways' logs", () => {
     expect(judge()).toEqual(["1 refused but there"]);
   });
 
+  it("knows after which events another incarnation wrote to their stream", () => {
+    expect(logs.wasFollowed(0)).toBe(false);
+    logs.landed(DISK, 5, commitRecord(5, "b", 1, [3]));
+    expect(logs.wasFollowed(0)).toBe(true);
+    expect(logs.wasFollowed(3)).toBe(false);
+  });
+
   it("does not ask for what was never acknowledged", () => {
     submissions[2] = sent(2, { ackMs: undefined });
     readIds(0, 1);

@@ -308,10 +308,14 @@ export class World implements SimWorld {
     return writer === "core" && this.fates.wasLost(id);
   }
 
-  /** Its gateway freed it at `committed`, and no gap record tells what a stream had that the core does not know at all any more. */
-  #forgottenAtCommitted({ writer, stream }: Submission): boolean {
+  /**
+   * Its gateway freed it at `committed`, and no gap record tells what a stream had that the core does not know at all any more, nor what
+   * incarnations before the one had that the gateway is asked for.
+   */
+  #forgottenAtCommitted({ id, writer, stream }: Submission): boolean {
     const node = this.gateways.find(({ disk }) => disk.name === writer);
-    return node?.shape.freeAt === "committed" && this.fates.wasForgotten(stream);
+    if (node?.shape.freeAt !== "committed") return false;
+    return this.fates.wasForgotten(stream) || (this.fates.wasLost(id) && this.logs.wasFollowed(id));
   }
 
   /** Its gateway dropped it, and the gap record that says so may have gone with the stream, or be where damage keeps it. */

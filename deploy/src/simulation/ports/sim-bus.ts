@@ -124,10 +124,16 @@ export class SimBus implements Bus {
           settle();
         });
       };
+      let delivered = false;
       const arrive = () => {
         if (this.cut === "out" || this.cut === "both") return;
         const responders = this.#network.responders(subject);
-        if (responders.length === 0) return answer(() => reject(noResponder(subject)));
+        if (responders.length === 0) {
+          // A network that passed it on once never says that nobody was there.
+          if (!delivered) answer(() => reject(noResponder(subject)));
+          return;
+        }
+        delivered = true;
         for (const server of responders) {
           server.bus.#serve(server, sent, subject).then(
             (bytes) => answer(() => resolve(new Uint8Array(bytes))),
