@@ -165,6 +165,18 @@ describe("submissions and gateways' logs", () => {
       expect(judgeAfterDeletion(0, 1)).toContain("2 reordered");
     });
 
+    it("may stand behind those that only the log had whose place a backup took", () => {
+      logs.landed(DISK, 5, commitRecord(5, "a", 4, [3]));
+      submissions.push(sent(3));
+      readIds(3, 0, 1, 2);
+      expect(judgeAfterDeletion(0, 1, 2, 3)).toContain("2 reordered");
+      logs.replaced(DISK, 4);
+      expect(judgeAfterDeletion(0, 1, 2, 3)).toEqual([]);
+      records = [];
+      readIds(3, 1, 0, 2);
+      expect(judgeAfterDeletion(0, 1, 2, 3)).toContain("2 reordered");
+    });
+
     it("may stand behind later ones where they were sent again without a log", () => {
       submissions = [sent(3, { attempts: 2 }), sent(4)].map((submission, id) => ({ ...submission, id, writer: "core" }));
       for (const id of [1, 0]) read(id, 1, { writer: "c".repeat(32) });

@@ -73,6 +73,7 @@ function checkLogOrder({ id: streamId, stream, records }: StreamRead, told: Told
       const group = mapIn(latest, `${log} ${key} ${revived}`);
       for (const before of group.values()) {
         if ((before.record.seq - copy.record.seq || before.number - copy.number) <= 0 || logs.wasGivenUp(log, copy, before)) continue;
+        if (revived && mayComeAlone(copy, before)) continue;
         violate(
           2,
           "reordered",
@@ -108,10 +109,11 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
     if (first && logs.find(id, runOf(record), number, streamId) !== first) continue;
     // Sent again, it met the next stream of the name.
     if (!first && submission.attempts > 1 && wasDeleted(id)) continue;
-    const group = mapIn(latest, `${submission.writer} ${key} ${isRevived(id, streamId, told)}`);
+    const revived = isRevived(id, streamId, told);
+    const group = mapIn(latest, `${submission.writer} ${key} ${revived}`);
     for (const before of group.values()) {
       if (submission.ackMs === undefined || submission.ackMs >= before.sentMs) continue;
-      if (first && before.copy && mayComeLate(first, before.copy, logs)) continue;
+      if (first && before.copy && (mayComeLate(first, before.copy, logs) || (revived && mayComeAlone(first, before.copy)))) continue;
       violate(
         2,
         "reordered",
@@ -132,6 +134,11 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
 function mayComeLate(copy: Copy, before: Copy, logs: EdgeLogs): boolean {
   if (copy.record.forgotten && !before.record.forgotten) return true;
   return [...before.record.heldBy, ...before.record.lostBy].some((branch) => logs.wasGivenUp(branch, copy, before));
+}
+
+/** Of what is revived: a copy of the log that has the event and not the later one brings it whenever it comes. */
+function mayComeAlone({ record }: Copy, before: Copy): boolean {
+  return [...record.heldBy].some((log) => !before.record.heldBy.has(log));
 }
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */
