@@ -3,11 +3,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { systemClock } from "@tributary/common/clock";
+import { sleep, systemClock } from "@tributary/common/clock";
 import { openFsObjectStore } from "@tributary/common/engines/fs-object-store";
 import { ensureStream, type PubAck, parseAnswer } from "@tributary/common/engines/jetstream-api";
 import { JetStreamLog } from "@tributary/common/engines/jetstream-log";
 import { connectNats, type NatsLink } from "@tributary/common/engines/nats-connection";
+import { hasCode } from "@tributary/common/errors";
 import { decodeBlock } from "@tributary/common/format/block";
 import { newId, STREAM_ID_BYTES } from "@tributary/common/names";
 import type { Log } from "@tributary/common/ports/log";
@@ -26,6 +27,7 @@ const WINDOW_FRAMES = 4;
 /** Frames kept for the bare publisher. */
 const FRAMES_KEPT_BYTES_MAX = 536_870_912;
 const BATCH_EVENTS = 256;
+const OVERLOADED_PAUSE_MS = 5;
 
 export interface WalLoadResult {
   readonly eventsPerSecond: number;
@@ -93,7 +95,7 @@ async function measure(link: NatsLink, options: { containers: number; writers: n
         for (const blocks of rounds) {
           await Promise.all(
             blocks.map(async ({ container, events: count, bytes }) => {
-              await containers[container]?.appendBlock(decodeBlock(bytes));
+              await appendTo(containers[container] as Container, bytes);
               events += count;
             }),
           );
@@ -114,6 +116,19 @@ async function measure(link: NatsLink, options: { containers: number; writers: n
   } finally {
     await objects.close();
     rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** A container whose memory is full is asked again, as gateways do. */
+async function appendTo(container: Container, bytes: Uint8Array): Promise<void> {
+  for (;;) {
+    try {
+      await container.appendBlock(decodeBlock(bytes));
+      return;
+    } catch (error) {
+      if (!hasCode(error, "OVERLOADED")) throw error;
+    }
+    await sleep(systemClock, OVERLOADED_PAUSE_MS);
   }
 }
 
