@@ -35,18 +35,18 @@ const STORIES_MAX = 50;
 
 /** Threads that run stories, each one after the other. */
 export class SeedPool {
+  readonly #threads: number;
   readonly #options: PoolOptions;
-  readonly #workers: Set<Worker>;
-  readonly #idle: Worker[];
+  readonly #workers = new Set<Worker>();
+  readonly #idle = new Set<Worker>();
   readonly #told = new Map<Worker, number>();
   readonly #queue: { readonly options: WorldOptions; readonly traced: boolean; readonly waiting: Waiting }[] = [];
   readonly #running = new Map<Worker, Waiting>();
   #nextId = 1;
 
   constructor(threads: number, options: PoolOptions = {}) {
+    this.#threads = threads;
     this.#options = options;
-    this.#workers = new Set(Array.from({ length: threads }, () => this.#start()));
-    this.#idle = [...this.#workers];
   }
 
   #start(): Worker {
@@ -56,18 +56,18 @@ export class SeedPool {
       const waiting = this.#running.get(worker);
       this.#running.delete(worker);
       waiting?.reject(error instanceof Error ? error : new Error(String(error)));
-      this.#replace(worker);
+      this.#retire(worker);
     });
+    this.#workers.add(worker);
     return worker;
   }
 
-  #replace(worker: Worker): void {
+  /** Another one starts once a story needs it: a thread that cannot start must not be started for ever. */
+  #retire(worker: Worker): void {
     this.#workers.delete(worker);
+    this.#idle.delete(worker);
     this.#told.delete(worker);
     void worker.terminate();
-    const fresh = this.#start();
-    this.#workers.add(fresh);
-    this.#idle.push(fresh);
     this.#next();
   }
 
@@ -97,12 +97,12 @@ export class SeedPool {
   }
 
   #next(): void {
-    for (let worker = this.#idle.pop(); worker; worker = this.#idle.pop()) {
-      const job = this.#queue.shift();
-      if (!job) {
-        this.#idle.push(worker);
-        return;
-      }
+    while (this.#queue.length > 0) {
+      const [idle] = this.#idle;
+      const worker = idle ?? (this.#workers.size < this.#threads ? this.#start() : undefined);
+      const job = worker && this.#queue.shift();
+      if (!job) return;
+      this.#idle.delete(worker);
       this.#running.set(worker, job.waiting);
       const message: SeedJob = { id: this.#nextId++, options: job.options, traced: job.traced };
       worker.postMessage(message);
@@ -118,9 +118,9 @@ export class SeedPool {
     const told = (this.#told.get(worker) ?? 0) + 1;
     this.#told.set(worker, told);
     // What was covered is asked of the thread at the end.
-    if (told >= STORIES_MAX && !this.#options.coverage) this.#replace(worker);
+    if (told >= STORIES_MAX && !this.#options.coverage) this.#retire(worker);
     else {
-      this.#idle.push(worker);
+      this.#idle.add(worker);
       this.#next();
     }
   }
