@@ -62,16 +62,24 @@ describe("submissions and gateways' logs", () => {
     read(-1, number, { key: "", gap: { first, count: number - first + 1 }, ...changes });
   }
 
-  function judge(excuse: Excuse = NONE, segments: StreamRead["segments"] = [WHOLE]): string[] {
-    checkSubmissions([{ id: CORE_ID, stream: "s", segments, records }], {
+  type Facts = Parameters<typeof checkSubmissions>[1];
+
+  /** What is found in the records, where they were read in one stream of the core; what was found before stays. */
+  function judgeWith(facts: Partial<Facts>, read: Partial<StreamRead> = {}): string[] {
+    checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records, ...read }], {
       submissions,
       logs,
-      excuse: () => excuse,
+      excuse: () => NONE,
       wasDeleted: () => false,
       wasClosed: () => false,
       violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
+      ...facts,
     });
     return found;
+  }
+
+  function judge(excuse: Excuse = NONE, segments: StreamRead["segments"] = [WHOLE]): string[] {
+    return judgeWith({ excuse: () => excuse }, { segments });
   }
 
   it("accepts what was sent, logged and acknowledged", () => {
@@ -117,17 +125,8 @@ describe("submissions and gateways' logs", () => {
   });
 
   it("that a closed stream held may stand behind later ones in the next one, where a copy of the log brought them", () => {
-    const judgeAfterClose = (...closed: number[]) => {
-      checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records }], {
-        submissions,
-        logs,
-        excuse: () => NONE,
-        wasDeleted: () => false,
-        wasClosed: (id, streamId) => streamId === CORE_ID && closed.includes(id),
-        violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
-      });
-      return found.splice(0);
-    };
+    const judgeAfterClose = (...closed: number[]) =>
+      judgeWith({ wasClosed: (id, streamId) => streamId === CORE_ID && closed.includes(id) }).splice(0);
     readIds(2, 0, 1);
     expect(judgeAfterClose(0, 1)).toContain("2 reordered");
     logs.copied(DISK, "clone");
@@ -139,17 +138,7 @@ describe("submissions and gateways' logs", () => {
   });
 
   describe("that were in a stream which is deleted", () => {
-    const judgeAfterDeletion = (...deleted: number[]) => {
-      checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records }], {
-        submissions,
-        logs,
-        excuse: () => NONE,
-        wasDeleted: (id) => deleted.includes(id),
-        wasClosed: () => false,
-        violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
-      });
-      return found.splice(0);
-    };
+    const judgeAfterDeletion = (...deleted: number[]) => judgeWith({ wasDeleted: (id) => deleted.includes(id) }).splice(0);
 
     it("may stand behind later ones, and twice, where a copy of the log brought them", () => {
       readIds(2, 0, 1, 1);
@@ -419,17 +408,7 @@ describe("submissions and gateways' logs", () => {
       submissions[1] = sent(1, { promise: "at-least-once", attempts: 2, lastMs: 40 });
       read(3, 1);
       read(1, 2);
-      const judgeNext = (id: string) => {
-        checkSubmissions([{ id, stream: "s", segments: [WHOLE], records }], {
-          submissions,
-          logs,
-          excuse: () => ({ ...NONE, missing: true }),
-          wasDeleted: () => false,
-          wasClosed: () => false,
-          violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
-        });
-        return found.splice(0);
-      };
+      const judgeNext = (id: string) => judgeWith({ excuse: () => ({ ...NONE, missing: true }) }, { id }).splice(0);
       expect(judgeNext(NEXT_CORE_ID)).toEqual([]);
       expect(judgeNext(CORE_ID)).toContain("2 reordered");
     });
