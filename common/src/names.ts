@@ -11,6 +11,11 @@ export const DEFAULT_SCOPE = "default";
 
 const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
+/** The name with something behind it, its own end cut off where both are longer than a name may be. */
+export function suffixedName({ scope, stream }: StreamName, suffix: string): StreamName {
+  return { scope, stream: stream.slice(0, LIMITS.nameCharsMax - suffix.length) + suffix };
+}
+
 export function isValidName(text: string): boolean {
   return text.length <= LIMITS.nameCharsMax && NAME_PATTERN.test(text);
 }

@@ -1,8 +1,7 @@
 import { TributaryError } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { evenKeyRanges, type KeyRange } from "@tributary/common/key-hash";
-import { LIMITS } from "@tributary/common/limits";
-import { type Id, isValidName, type SegmentId, type StreamName } from "@tributary/common/names";
+import { type Id, isValidName, type SegmentId, type StreamName, suffixedName } from "@tributary/common/names";
 
 /**
  * What the MetaStore keeps of a name (CBOR map). Everything about a name is decided by changing this one key:
@@ -96,9 +95,8 @@ export function decodeIdPointer(key: string, bytes: Uint8Array): IdPointer {
 const ID_CHARS = 8;
 
 /** What a stream is called that comes back after another one has taken its name. */
-export function recoveredName({ scope, stream }: StreamName, id: Id): StreamName {
-  const suffix = `.recovered-${id.slice(0, ID_CHARS)}`;
-  return { scope, stream: stream.slice(0, LIMITS.nameCharsMax - suffix.length) + suffix };
+export function recoveredName(name: StreamName, id: Id): StreamName {
+  return suffixedName(name, `.recovered-${id.slice(0, ID_CHARS)}`);
 }
 
 /** Segments of a stream that was never scaled. */

@@ -1,7 +1,7 @@
 import { TributaryError } from "@tributary/common/errors";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
-import { type Id, newId, STREAM_ID_BYTES, type StreamName } from "@tributary/common/names";
+import { type Id, newId, STREAM_ID_BYTES, type StreamName, suffixedName } from "@tributary/common/names";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Random } from "@tributary/common/random";
 import { type ResolveAnswer, type ResolveRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
@@ -87,8 +87,7 @@ export async function resolveStreams(streams: readonly UnresolvedStream[], write
  */
 function quarantineName({ id, name }: UnresolvedStream, writer: Id, attempt: number): StreamName {
   const which = attempt === 0 ? "" : attempt === QUARANTINE_NAMES_MAX - 1 ? `-${id}` : `-${attempt + 1}`;
-  const suffix = `.quarantine-${writer.slice(0, 8)}${which}`;
-  return { scope: name.scope, stream: name.stream.slice(0, LIMITS.nameCharsMax - suffix.length) + suffix };
+  return suffixedName(name, `.quarantine-${writer.slice(0, 8)}${which}`);
 }
 
 function wishFor(stream: UnresolvedStream, provisionalId: Id, name: StreamName): Wish {
