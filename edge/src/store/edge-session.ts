@@ -303,8 +303,9 @@ export class EdgeSession {
   /** A stream goes on in another one of the core. */
   #leaves({ changes }: CommitBatch): boolean {
     return changes.some((change) => {
-      const before = change.type === "map-stream" ? this.#state.streams.get(change.id)?.mapping : undefined;
-      return change.type === "map-stream" && before !== undefined && before.id !== change.mapping.id;
+      if (change.type !== "map-stream") return false;
+      const before = this.#state.streams.get(change.id)?.mapping;
+      return before !== undefined && before.id !== change.mapping.id;
     });
   }
 
