@@ -39,6 +39,17 @@ export function objectStoreContract(name: string, setup: () => Promise<ObjectSto
       await store.close();
     });
 
+    test("stores an object of many parts as their bytes in a row", async () => {
+      const store = await startOpen();
+      const whole = patterned(3_000_000, 7);
+      const parts = Array.from({ length: 3_000 }, (_, i) => whole.subarray(i * 1_000, (i + 1) * 1_000));
+      await store.put("parts", [new Uint8Array(), ...parts, new Uint8Array()]);
+      expect(Buffer.compare(await store.get("parts"), whole)).toBe(0);
+      await store.put("no-parts", []);
+      expect(await store.get("no-parts")).toHaveLength(0);
+      await store.close();
+    });
+
     test("of puts of one name at one time exactly one wins, and its content is whole", async () => {
       const store = await startOpen();
       for (let round = 0; round < 5; round++) {

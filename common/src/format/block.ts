@@ -14,7 +14,7 @@ import {
   WRITER_ID_BYTES,
 } from "../names.ts";
 import { decodeCbor, encodeCbor } from "./cbor.ts";
-import { CODEC, pack, unpack } from "./compression.ts";
+import { CODEC, type Packed, pack, unpack } from "./compression.ts";
 import { decodeChunk, type EventColumns, encodeChunk, eventHash, type KeyChecksums } from "./event-columns.ts";
 import { MalformedBytes } from "./varint.ts";
 
@@ -29,6 +29,8 @@ const MAGIC = 0x4b425254; // "TRBK"
 const VERSION = 1;
 const PREFIX_BYTES = 16;
 const CRC_BYTES = 4;
+/** An index below this part of its chunks is not compressed: that costs 1 to 2 % of bytes at most. */
+const INDEX_PLAIN_SHARE = 32;
 /** Persisted. 2 and 3 are reserved for transactions. */
 const BLOCK_KIND = { events: 1, transactionEvents: 2, transactionMarker: 3 } as const;
 
@@ -170,8 +172,8 @@ interface PackedChunk {
 
 function assemble(writer: BlockWriter, slices: readonly Slice[], chunks: readonly PackedChunk[]): Uint8Array {
   const indexRaw = encodeIndex(writer, slices, chunks);
-  const index = pack(indexRaw);
   const chunkBytes = chunks.reduce((sum, chunk) => sum + chunk.bytes.length, 0);
+  const index = packIndex(indexRaw, chunkBytes);
   const bytes = new Uint8Array(PREFIX_BYTES + index.bytes.length + chunkBytes + CRC_BYTES);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
@@ -188,6 +190,14 @@ function assemble(writer: BlockWriter, slices: readonly Slice[], chunks: readonl
   }
   view.setUint32(at, crc32c(bytes.subarray(0, at)), true);
   return bytes;
+}
+
+/**
+ * Whoever looks at a block unpacks its index, and making a zstd context costs as much as checking 64 KB of it (measured): an index that
+ * is a small part of its block stays as it is.
+ */
+function packIndex(raw: Uint8Array, chunkBytes: number): Packed {
+  return raw.length * INDEX_PLAIN_SHARE < chunkBytes ? { codec: CODEC.raw, bytes: raw } : pack(raw);
 }
 
 function describeRows(columns: EventColumns, rows: Uint32Array, previous: number, keyChecksums: KeyChecksums) {

@@ -1,3 +1,5 @@
+import type { ObjectData } from "../object-data.ts";
+
 export interface ObjectInfo {
   readonly name: string;
   readonly bytes: number;
@@ -5,8 +7,8 @@ export interface ObjectInfo {
 
 /** Immutable objects. A name is parts joined by "/", each of A-Z a-z 0-9 . _ - (at most 1,024 characters in all). */
 export interface ObjectStore {
-  /** Stores the object if the name is free. Resolves only when its bytes and its name are durable. @throws OBJECT_EXISTS; STORAGE_FULL; LOG_RESULT_UNKNOWN when it may be stored */
-  put(name: string, data: Uint8Array): Promise<void>;
+  /** Stores the object if the name is free; its bytes must not change meanwhile. Resolves only when its bytes and its name are durable. @throws OBJECT_EXISTS; STORAGE_FULL; LOG_RESULT_UNKNOWN when it may be stored */
+  put(name: string, data: ObjectData): Promise<void>;
   /** The object, or `length` bytes from `offset` (fewer at its end). @throws OBJECT_NOT_FOUND */
   get(name: string, range?: { offset: number; length: number }): Promise<Uint8Array>;
   /** undefined if there is none. */

@@ -1,6 +1,7 @@
 import { crc32c } from "@tributary/common/checksum";
 import { TributaryError } from "@tributary/common/errors";
 import { type Block, decodeBlock } from "@tributary/common/format/block";
+import { joined } from "@tributary/common/object-data";
 import { SLICE_STATUS } from "@tributary/common/uplink-protocol";
 import { describe, expect, it } from "vitest";
 import type { Container } from "./container.ts";
@@ -85,7 +86,7 @@ describe("a flush", () => {
       (data: Uint8Array) => data.map((byte, i) => (i === 40 ? byte ^ 1 : byte)),
     ]) {
       const bench = new Bench();
-      bench.wrapStore = (store) => ({ ...store, put: (name, data) => store.put(name, damage(data)) });
+      bench.wrapStore = (store) => ({ ...store, put: (name, data) => store.put(name, damage(joined(data))) });
       const container = await bench.open(FLUSH_ALWAYS);
       const stream = bench.stream(container).catch(() => {});
       await bench.settle(() => bench.failures.length > 0);

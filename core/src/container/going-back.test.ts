@@ -1,6 +1,7 @@
 import { hasCode } from "@tributary/common/errors";
 import type { BlockWriter } from "@tributary/common/format/block";
 import { formatSegmentId, type Id } from "@tributary/common/names";
+import { joined } from "@tributary/common/object-data";
 import { SLICE_STATUS } from "@tributary/common/uplink-protocol";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -262,8 +263,8 @@ describe("a damaged log", () => {
     const saved = past.save();
     const { put } = past.objects;
     past.objects.put = (name, data) => {
-      const stored = Uint8Array.from(data);
-      if (name.includes("/blocks/")) stored[60] = 255 - (data[60] as number);
+      const stored = joined(data);
+      if (name.includes("/blocks/")) stored[60] = 255 - (stored[60] as number);
       return put.call(past.objects, name, stored);
     };
     const failed = new Promise((resolve) => first.onFailed(resolve));

@@ -4,7 +4,7 @@ import { hexToBytes, type Id } from "@tributary/common/names";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
 import { EPOCHS_PER_GENERATION, epochBefore, generationOf } from "../container/generation.ts";
 import { claimName, claimPrefix } from "./object-names.ts";
-import { encodeObject, OBJECT_KIND } from "./tier-object.ts";
+import { encodeFooterOnly, OBJECT_KIND } from "./tier-object.ts";
 
 const PAGE = 1_000;
 
@@ -28,7 +28,7 @@ export async function claimEpoch(objects: ObjectStore, container: number, epoch:
     after = last.name;
   }
   if (highest > epoch) throw used(epoch, highest);
-  const { bytes } = encodeObject(OBJECT_KIND.claim, [], encodeCbor({ v: hexToBytes(nonce) }));
+  const { bytes } = encodeFooterOnly(OBJECT_KIND.claim, encodeCbor({ v: hexToBytes(nonce) }));
   const name = claimName(container, epoch);
   try {
     await objects.put(name, bytes);

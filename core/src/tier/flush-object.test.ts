@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { decodeBlock } from "@tributary/common/format/block";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
+import { joined } from "@tributary/common/object-data";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { WalPosition } from "../container/counting.ts";
@@ -15,7 +16,7 @@ import { block, numbered, SEGMENT } from "../container/testing/gateway.ts";
 import { applyFooter, buildFlushObject, type FlushObject } from "./flush-object.ts";
 import { readSnapshot, snapshotRecord } from "./snapshot.ts";
 import { readFooter } from "./tier-footer.ts";
-import { decodeFooter, encodeObject, OBJECT_KIND } from "./tier-object.ts";
+import { decodeFooter, encodeFooterOnly, OBJECT_KIND } from "./tier-object.ts";
 
 const STREAMS: readonly Id[] = ["1".repeat(32), "2".repeat(32), "3".repeat(32)];
 const OWNER = { container: 4, epoch: 2, attempt: 1 };
@@ -158,8 +159,9 @@ class Machine {
   }
 }
 
+const bytesOf = (object: FlushObject) => joined(object.parts);
 const footerOf = (object: FlushObject) =>
-  readFooter(decodeFooter("test", OBJECT_KIND.blocks, object.bytes.subarray(object.bytes.length - object.ref.footerBytes)));
+  readFooter(decodeFooter("test", OBJECT_KIND.blocks, bytesOf(object).subarray(-object.ref.footerBytes)));
 
 describe("objects of the tier", () => {
   it("carry the state: what their footers and snapshots say is what the frames made of it", () => {
@@ -181,7 +183,7 @@ describe("objects of the tier", () => {
             for (const stream of footer.deleted) mirror.index.delete(footer.streams[stream] as Id);
             mirror.index.add(object.ref, applyFooter(mirror.state, footer));
             if (snapshot) {
-              const encoded = encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(snapshot)).bytes;
+              const encoded = encodeFooterOnly(OBJECT_KIND.snapshot, encodeCbor(snapshot)).bytes;
               const read = readSnapshot(decodeFooter("test", OBJECT_KIND.snapshot, encoded));
               expect(read).toMatchObject({ container: 4, position: durable.position });
               mirror = read;
@@ -236,7 +238,7 @@ describe("objects of the tier", () => {
     });
     expect(footer.extents).toMatchObject({ k: [0, 1], o: [0, 3], c: [0, 3], m: [3, 3] });
     const [at = 0, length = 0] = footer.blocks.slice(2);
-    expect(decodeBlock(object.bytes.subarray(at, at + length)).slices[0]).toMatchObject({ first: 3, last: 6 });
+    expect(decodeBlock(bytesOf(object).subarray(at, at + length)).slices[0]).toMatchObject({ first: 3, last: 6 });
   });
 
   const golden = (name: string) => new Uint8Array(readFileSync(new URL(`./golden/${name}`, import.meta.url)));
@@ -252,7 +254,7 @@ describe("objects of the tier", () => {
     return machine;
   };
   const snapshotOf = ({ durable: { state, position, index } }: Machine, object: FlushObject) =>
-    encodeObject(OBJECT_KIND.snapshot, [], encodeCbor(snapshotRecord(4, state, position, index, object))).bytes;
+    encodeFooterOnly(OBJECT_KIND.snapshot, encodeCbor(snapshotRecord(4, state, position, index, object))).bytes;
 
   it("are read as they were written in version 1", () => {
     const machine = live(new Machine(false));
@@ -272,7 +274,7 @@ describe("objects of the tier", () => {
     machine.do({ do: "take-over", nonce: "0b".repeat(8) });
     machine.do({ do: "block", stream: 2, writer: 1, from: 3, to: 3, segment: 0 });
     const object = machine.flush();
-    expect(Buffer.compare(object.bytes, golden("tier-object-v1-nonces.bin"))).toBe(0);
+    expect(Buffer.compare(bytesOf(object), golden("tier-object-v1-nonces.bin"))).toBe(0);
     machine.durable.state.raise(2);
     expect(Buffer.compare(snapshotOf(machine, object), golden("tier-snapshot-v1-nonces.bin"))).toBe(0);
   });
@@ -281,8 +283,8 @@ describe("objects of the tier", () => {
     const machine = new Machine();
     machine.do({ do: "register", stream: 0 });
     machine.do({ do: "block", stream: 0, writer: 0, from: 1, to: 3, segment: 0 });
-    const { bytes, ref } = machine.flush();
-    const end = bytes.subarray(bytes.length - ref.footerBytes);
+    const object = machine.flush();
+    const end = bytesOf(object).subarray(-object.ref.footerBytes);
     for (let bit = 0; bit < end.length * 8; bit++) {
       const damaged = Uint8Array.from(end);
       damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7));

@@ -1,6 +1,7 @@
 import type { Block, Slice } from "@tributary/common/format/block";
 import { encodeCborMap } from "@tributary/common/format/cbor";
 import type { Id, SegmentId } from "@tributary/common/names";
+import { lengthOf } from "@tributary/common/object-data";
 import type { WalPosition } from "../container/counting.ts";
 import { generationOf } from "../container/generation.ts";
 import { NO_NONCE, noteNonce } from "../container/nonces.ts";
@@ -22,7 +23,8 @@ import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
 
 export interface FlushObject {
   readonly ref: ObjectRef;
-  readonly bytes: Uint8Array;
+  /** Its bytes: those of the blocks are the blocks' own. */
+  readonly parts: readonly Uint8Array[];
   /** The part of each stream's chain that the object holds. */
   readonly spans: ReadonlyMap<StreamState, ChainSpan>;
   /** The numbers of writers that are in the tier with it. */
@@ -126,9 +128,9 @@ export function* buildFlushObject(
   }
   const footer: Footer = { ...small, extents, numbers: columns, streams: streams.names(), writers: writers.names() };
   const encoded = yield* encodeCborMap(footerRecord(footer));
-  const { bytes, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, encoded);
-  const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: bytes.length, footerBytes };
-  return { ref, bytes, spans: new Map(parts.map((part) => [part.stream, spanOf(part)])), numbers };
+  const { parts: all, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, encoded);
+  const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: lengthOf(all), footerBytes };
+  return { ref, parts: all, spans: new Map(parts.map((part) => [part.stream, spanOf(part)])), numbers };
 }
 
 function spanOf({ extents, count }: StreamPart): ChainSpan {

@@ -10,7 +10,7 @@ import type { Checkpoint, ObjectRef } from "../container/operations.ts";
 import { buildFlushObject, type FlushObject } from "./flush-object.ts";
 import { objectName } from "./object-names.ts";
 import { snapshotRecord } from "./snapshot.ts";
-import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
+import { encodeFooterOnly, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
 import { putVerified } from "./verified-put.ts";
 
 const BACKOFF_MS_MIN = 100;
@@ -130,7 +130,7 @@ export class Flusher {
     const { container } = this.#host;
     const { objects, phases } = this.#ports;
     const upload = async () => {
-      await putVerified(objects, objectName(container, "blocks", object.ref), object.bytes);
+      await putVerified(objects, objectName(container, "blocks", object.ref), object.parts);
       if (snapshot) await putVerified(objects, snapshot.name, snapshot.bytes);
     };
     if (!(await this.#persist("upload", () => inPhase(phases, "flush", upload)))) return;
@@ -182,7 +182,7 @@ export class Flusher {
     while (!step.done) step = steps.next();
     const object = step.value;
     const record = encodeCbor(snapshotRecord(container, state, position, index, object));
-    const { bytes, footerBytes } = encodeObject(OBJECT_KIND.snapshot, [], record);
+    const { bytes, footerBytes } = encodeFooterOnly(OBJECT_KIND.snapshot, record);
     const ref: ObjectRef = { epoch, attempt, through: position.seq, bytes: OBJECT_HEAD_BYTES + footerBytes, footerBytes };
     const name = objectName(container, "snapshot", ref);
     return { object, snapshot: { name, bytes }, checkpoint: { position, snapshot: ref, objects: [] }, events };

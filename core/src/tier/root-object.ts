@@ -6,7 +6,7 @@ import type { ContainerState } from "../container/state.ts";
 import { asCount, asText } from "../container/wire.ts";
 import { Numbering } from "./numbering.ts";
 import { concatHex, emptyColumns, readColumns, readPosition, splitHex } from "./tier-footer.ts";
-import { encodeObject, OBJECT_KIND } from "./tier-object.ts";
+import { encodeFooterOnly, OBJECT_KIND } from "./tier-object.ts";
 
 /** By what it was found that a log went back: said by people, told apart by nobody. */
 export type GoneBackReason = "lake-ahead" | "log-lost" | "log-damaged" | "generation-ended";
@@ -82,7 +82,7 @@ export function encodeRoot(root: Root): Uint8Array {
     x,
     l,
   };
-  return encodeObject(OBJECT_KIND.root, [], encodeCbor(record)).bytes;
+  return encodeFooterOnly(OBJECT_KIND.root, encodeCbor(record)).bytes;
 }
 
 /** @throws MalformedBytes */

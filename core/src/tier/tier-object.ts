@@ -2,6 +2,7 @@ import { crc32c } from "@tributary/common/checksum";
 import { TributaryError } from "@tributary/common/errors";
 import { decodeCbor } from "@tributary/common/format/cbor";
 import { pack, unpack } from "@tributary/common/format/compression";
+import { joined } from "@tributary/common/object-data";
 
 /**
  * Tier object (version 1): the envelope of all objects. All integers are little-endian.
@@ -27,36 +28,35 @@ type ObjectKindNumber = (typeof OBJECT_KIND)[keyof typeof OBJECT_KIND];
 /** Guards against a damaged length, not a promise: a footer of this size would be of millions of streams. */
 const FOOTER_RAW_BYTES_MAX = 1 << 30;
 
+/** `body` is not copied. `footer`: CBOR. */
 export function encodeObject(
   kind: ObjectKindNumber,
   body: readonly Uint8Array[],
-  /** CBOR. */
   footer: Uint8Array,
-): { bytes: Uint8Array; footerBytes: number } {
+): { parts: readonly Uint8Array[]; footerBytes: number } {
   const packed = pack(footer);
-  const bodyBytes = body.reduce((sum, part) => sum + part.length, 0);
-  const footerBytes = packed.bytes.length + TRAILER_BYTES;
-  const bytes = new Uint8Array(OBJECT_HEAD_BYTES + bodyBytes + footerBytes);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, HEAD_MAGIC, true);
-  bytes[4] = VERSION;
-  bytes[5] = kind;
-  let at = OBJECT_HEAD_BYTES;
-  for (const part of body) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  const footerAt = at;
-  bytes.set(packed.bytes, at);
-  at += packed.bytes.length;
+  const head = new Uint8Array(OBJECT_HEAD_BYTES);
+  new DataView(head.buffer).setUint32(0, HEAD_MAGIC, true);
+  head[4] = VERSION;
+  head[5] = kind;
+  const end = new Uint8Array(packed.bytes.length + TRAILER_BYTES);
+  const view = new DataView(end.buffer);
+  end.set(packed.bytes);
+  const at = packed.bytes.length;
   view.setUint32(at, packed.bytes.length, true);
   view.setUint32(at + 4, footer.length, true);
-  bytes[at + 8] = VERSION;
-  bytes[at + 9] = kind;
-  bytes[at + 10] = packed.codec;
-  view.setUint32(at + 12, crc32c(bytes.subarray(footerAt, at + 12)), true);
+  end[at + 8] = VERSION;
+  end[at + 9] = kind;
+  end[at + 10] = packed.codec;
+  view.setUint32(at + 12, crc32c(end.subarray(0, at + 12)), true);
   view.setUint32(at + 16, END_MAGIC, true);
-  return { bytes, footerBytes };
+  return { parts: [head, ...body, end], footerBytes: end.length };
+}
+
+/** An object that is all footer. */
+export function encodeFooterOnly(kind: ObjectKindNumber, footer: Uint8Array): { bytes: Uint8Array; footerBytes: number } {
+  const { parts, footerBytes } = encodeObject(kind, [], footer);
+  return { bytes: joined(parts), footerBytes };
 }
 
 /** Bytes of footer and trailer, by the trailer alone; undefined if it is none. */

@@ -19,7 +19,7 @@ export async function flushUnrecorded(
   const steps = buildFlushObject(owner, state, position, unflushed, durable.lastObject);
   let step = steps.next();
   while (!step.done) step = steps.next();
-  const { ref, bytes } = step.value;
-  await putVerified(objects, objectName(owner.container, "blocks", ref), bytes);
+  const { ref, parts } = step.value;
+  await putVerified(objects, objectName(owner.container, "blocks", ref), parts);
   return { position, snapshot: checkpoint.snapshot, objects: [...checkpoint.objects, ref] };
 }

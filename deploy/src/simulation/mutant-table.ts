@@ -39,8 +39,8 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "truncate before verifying",
     "core/src/tier/verified-put.ts",
-    "  for (let offset = 0; offset < bytes.length; offset += COMPARE_BYTES) {",
-    "  if (bytes.length > 0) return;\n  for (let offset = 0; offset < bytes.length; offset += COMPARE_BYTES) {",
+    "  for (let offset = 0; offset < length; offset += COMPARE_BYTES) {",
+    "  if (length > 0) return;\n  for (let offset = 0; offset < length; offset += COMPARE_BYTES) {",
   ),
   {
     name: "skip the fence",

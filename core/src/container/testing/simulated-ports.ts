@@ -1,4 +1,5 @@
 import { TributaryError } from "@tributary/common/errors";
+import { joined } from "@tributary/common/object-data";
 import type { Log, LogRecord, LogState } from "@tributary/common/ports/log";
 import type { ObjectInfo, ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
@@ -180,7 +181,7 @@ export class SimulatedWorld {
       put: (name, data) =>
         call(() => {
           if (this.objects.has(name)) throw new TributaryError("OBJECT_EXISTS", name);
-          this.objects.set(name, Uint8Array.from(data));
+          this.objects.set(name, joined(data));
         }, !this.objects.has(name)),
       get: (name, range) => call(() => named(name).slice(range?.offset ?? 0, range && range.offset + range.length)),
       head: (name): Promise<ObjectInfo | undefined> =>

@@ -1,4 +1,5 @@
 import { TributaryError } from "@tributary/common/errors";
+import { joined, type ObjectData } from "@tributary/common/object-data";
 import type { Log, LogRecord, LogState } from "@tributary/common/ports/log";
 import type { ObjectInfo, ObjectStore } from "@tributary/common/ports/object-store";
 
@@ -28,9 +29,9 @@ export class MemoryLog implements Log {
 export class MemoryObjectStore implements ObjectStore {
   readonly #objects = new Map<string, Uint8Array>();
 
-  async put(name: string, data: Uint8Array): Promise<void> {
+  async put(name: string, data: ObjectData): Promise<void> {
     if (this.#objects.has(name)) throw new TributaryError("OBJECT_EXISTS", name);
-    this.#objects.set(name, Uint8Array.from(data));
+    this.#objects.set(name, joined(data));
   }
   async get(name: string, range?: { offset: number; length: number }): Promise<Uint8Array> {
     const data = this.#objects.get(name);

@@ -1,4 +1,5 @@
 import { TributaryError } from "@tributary/common/errors";
+import { joined, type ObjectData } from "@tributary/common/object-data";
 import type { ObjectInfo, ObjectStore } from "@tributary/common/ports/object-store";
 import type { SimEnvironment } from "../environment.ts";
 import type { Outcome, SimProcess } from "../process.ts";
@@ -61,12 +62,12 @@ export class SimObjectStore implements ObjectStore {
     this.#behaviour = behaviour;
   }
 
-  async put(name: string, data: Uint8Array): Promise<void> {
+  async put(name: string, data: ObjectData): Promise<void> {
     checkName(name);
     const { dice, faults, scheduler } = this.#environment;
     const { putMs, unknownLanded, unknownLost, unknownLate, lateMs, putDamages } = this.#behaviour;
     const site = `object put of ${this.#process.name}`;
-    const given = new Uint8Array(data);
+    const given = joined(data);
     const store = (): Outcome<undefined> => {
       if (this.#shelf.objects.has(name)) return { error: new TributaryError("OBJECT_EXISTS", `${name} exists`) };
       if (this.#shelf.full) return { error: new TributaryError("STORAGE_FULL", "simulated: the store is full") };
