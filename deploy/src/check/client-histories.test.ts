@@ -11,16 +11,22 @@ interface Read {
   readonly stream?: string;
 }
 
-function judge(
-  reads: readonly (number | Read)[],
-  options: { promise?: DeliveryPromise; acked?: [number, number]; resent?: number[] } = {},
-) {
+function historiesOf() {
   const histories = new ClientHistories((data) => {
     const [client = "", number] = Buffer.from(data).toString().split(" ");
     return number === undefined ? undefined : { client, number: Number(number) };
   });
-  const promise = options.promise ?? "exactly-once";
-  const history = histories.open({ client: "c", stream: "s", key: "k", promise, payload: (number) => `c ${number} x` });
+  const open = (promise: DeliveryPromise, client = "c") =>
+    histories.open({ client, stream: "s", key: "k", promise, payload: (number) => `${client} ${number} x` });
+  return { histories, open };
+}
+
+function judge(
+  reads: readonly (number | Read)[],
+  options: { promise?: DeliveryPromise; acked?: [number, number]; resent?: number[] } = {},
+) {
+  const { histories, open } = historiesOf();
+  const history = open(options.promise ?? "exactly-once");
   history.sent = 4;
   recordAck(history, ...(options.acked ?? [1, 3]));
   for (const number of options.resent ?? []) recordResend(history, number);
@@ -59,5 +65,42 @@ describe("ClientHistories", () => {
     expect(judge([1, 2, 2, 2, 3], { ...resent, resent: [2] })).toMatchObject({ doubled: 1, resentDoubles: 1 });
     expect(judge([1, 2, 3, 3], { ...resent, resent: [2] })).toMatchObject({ doubled: 1 });
     expect(judge([1, 2, 2, 3], { promise: "exactly-once", resent: [2] })).toMatchObject({ doubled: 1 });
+  });
+
+  it("hears of histories of another process bit by bit, each thing once", () => {
+    const [here, there] = [historiesOf(), historiesOf()];
+    const whole = here.open("at-least-once");
+    const part = there.open("at-least-once");
+    for (const { open } of [here, there]) open("exactly-once", "idle");
+    const pass = () => {
+      const reports = there.histories.takeReports();
+      here.histories.addReports(JSON.parse(JSON.stringify(reports)));
+      return reports.length;
+    };
+    expect(pass()).toBe(0);
+    part.sent = 5;
+    recordAck(part, 1, 2);
+    recordAck(part, 5, 5);
+    recordResend(part, 3);
+    expect(pass()).toBe(1);
+    expect(pass()).toBe(0);
+    expect(here.histories).toMatchObject({ acked: 3, unanswered: 2 });
+    recordResend(part, 3);
+    recordAck(part, 3, 3);
+    part.sent = 6;
+    expect(pass()).toBe(1);
+    expect(whole).toMatchObject({ sent: 6, acked: 4 });
+    expect(whole.ackedNumbers.ranges()).toEqual([
+      [1, 3],
+      [5, 5],
+    ]);
+    expect([...whole.resent]).toEqual([[3, 2]]);
+    // What was told is not kept twice.
+    expect([part.ackedNumbers.ranges(), part.resent.size]).toEqual([[], 0]);
+  });
+
+  it("refuses to hear of a client that nobody opened", () => {
+    const { histories } = historiesOf();
+    expect(() => histories.addReports([{ client: "d", sent: 1, acked: [], resent: [] }])).toThrow("no client 'd'");
   });
 });

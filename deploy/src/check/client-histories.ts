@@ -20,6 +20,15 @@ export interface ClientHistory extends ClientOptions {
   readonly resent: Map<number, number>;
 }
 
+/** What one client did since the report before, in what another process can be told. */
+export interface HistoryReport {
+  readonly client: string;
+  /** In all. */
+  readonly sent: number;
+  readonly acked: readonly (readonly [from: number, to: number])[];
+  readonly resent: readonly (readonly [number: number, times: number])[];
+}
+
 export interface ClientReport {
   readonly acked: number;
   readonly read: number;
@@ -44,6 +53,8 @@ export type Identify = (data: Uint8Array) => { readonly client: string; readonly
 export class ClientHistories {
   readonly #identify: Identify;
   readonly #clients = new Map<string, ClientHistory>();
+  /** What was sent of each client when it was reported last. */
+  readonly #reported = new Map<string, number>();
 
   constructor(identify: Identify) {
     this.#identify = identify;
@@ -61,6 +72,40 @@ export class ClientHistories {
     return sum;
   }
 
+  /** Sent, and neither acknowledged nor refused as far as anybody knows: such an event may be there or not. */
+  get unanswered(): number {
+    let sum = 0;
+    for (const client of this.#clients.values()) sum += client.sent - client.acked;
+    return sum;
+  }
+
+  /**
+   * Reports of the clients that did anything since this was called last. What is reported is forgotten here, however long the run is:
+   * the histories that `addReports` is called on are the whole ones.
+   */
+  takeReports(): HistoryReport[] {
+    const reports: HistoryReport[] = [];
+    for (const { client, sent, ackedNumbers, resent } of this.#clients.values()) {
+      const report = { client, sent, acked: ackedNumbers.take(), resent: [...resent] };
+      resent.clear();
+      if (report.acked.length + report.resent.length === 0 && sent === (this.#reported.get(client) ?? 0)) continue;
+      this.#reported.set(client, sent);
+      reports.push(report);
+    }
+    return reports;
+  }
+
+  /** Takes what `takeReports` of another process gave, each report once and in that order. The clients are open here as well. */
+  addReports(reports: readonly HistoryReport[]): void {
+    for (const { client, sent, acked, resent } of reports) {
+      const history = this.#clients.get(client);
+      if (!history) throw new Error(`there is no client '${client}'`);
+      history.sent = sent;
+      for (const [from, to] of acked) recordAck(history, from, to);
+      for (const [number, times] of resent) recordResend(history, number, times);
+    }
+  }
+
   checker(): HistoryChecker {
     return new HistoryChecker(this.#clients, this.#identify);
   }
@@ -72,8 +117,8 @@ export function recordAck(history: ClientHistory, from: number, to: number): voi
 }
 
 /** To be called each time but the first that a client with the promise "at least once" sends a number. */
-export function recordResend(history: ClientHistory, number: number): void {
-  history.resent.set(number, (history.resent.get(number) ?? 0) + 1);
+export function recordResend(history: ClientHistory, number: number, times = 1): void {
+  history.resent.set(number, (history.resent.get(number) ?? 0) + times);
 }
 
 interface Seen {

@@ -27,6 +27,14 @@ export class NumberSet {
     return this.#from.map((from, i) => [from, this.#to[i] as number]);
   }
 
+  /** The ranges, in order; the set is empty from now on. */
+  take(): [from: number, to: number][] {
+    const ranges = this.ranges();
+    this.#from.length = 0;
+    this.#to.length = 0;
+    return ranges;
+  }
+
   /** How many numbers of [from, to] are in the set. */
   countWithin(from: number, to: number): number {
     let count = 0;

@@ -5,7 +5,8 @@ import { Cable } from "./cable.ts";
 import { servedContainers } from "./cluster-facts.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
-import { type Load, startLoad, tellGateways } from "./load.ts";
+import { type LoadOptions, tellGateways } from "./load.ts";
+import { LoadProcesses } from "./load-processes.ts";
 import { type Line, Network } from "./network.ts";
 import { type Scenario, type ScenarioContext, until } from "./scenario.ts";
 import type { ServerProcess } from "./server-process.ts";
@@ -17,7 +18,20 @@ const STREAMS = ["chaos/a", "chaos/b", "chaos/wide"];
 const CONTAINERS = 4;
 const LEASE_MS = 1_500;
 const START_MS_MAX = 180_000;
+const CONNECT_MS_MAX = 120_000;
 const MACHINES = ["nats-1", "nats-2", "nats-3", "core-1", "core-2", "core-3"];
+
+interface Shape {
+  readonly gateways: number;
+  /** Devices of each gateway. */
+  readonly devices: { readonly http: number; readonly mqttQos1: number; readonly mqttQos2: number };
+  readonly loadProcesses: number;
+  /** Of each device: events of an MQTT one, batches of two of an HTTP one. Everything shares one machine, so they are paced. */
+  readonly rate: number;
+}
+
+const LONG: Shape = { gateways: 10, devices: { http: 30, mqttQos1: 40, mqttQos2: 30 }, loadProcesses: 5, rate: 2 };
+const SHORT: Shape = { gateways: 3, devices: { http: 8, mqttQos1: 8, mqttQos2: 4 }, loadProcesses: 2, rate: 10 };
 
 /** Somebody who can be hit, and is well or not. */
 interface Member {
@@ -31,11 +45,16 @@ interface Member {
 }
 
 export const chaos: Scenario = {
-  description: "kills, pauses and cuts off members of a cluster of three nats-servers, three core nodes and many gateways, under load",
+  description:
+    "kills, pauses and cuts off members of a cluster of three nats-servers, three core nodes and ten gateways, under a thousand devices",
   async run(context) {
     const { short, folder } = context;
-    const gatewayCount = short ? 2 : 10;
-    const ports = await freePorts(6 + 2 * gatewayCount);
+    const shape = short ? SHORT : LONG;
+    const ports = await freePorts(6 + 2 * shape.gateways);
+    const gateways = Array.from({ length: shape.gateways }, (_, i) => ({
+      httpPort: ports[6 + 2 * i] as number,
+      mqttPort: ports[7 + 2 * i] as number,
+    }));
     // Machines of their own in the long form; a wire of its own for each process in the short one, or where that cannot be had.
     const network = short ? undefined : Network.create(MACHINES);
     context.say(network ? "cut off: links of network namespaces" : "cut off: TCP proxies");
@@ -45,10 +64,7 @@ export const chaos: Scenario = {
       folder,
       natsPorts: ports.slice(0, 3),
       corePorts: ports.slice(3, 6),
-      gateways: Array.from({ length: gatewayCount }, (_, i) => ({
-        httpPort: ports[6 + 2 * i] as number,
-        mqttPort: ports[7 + 2 * i] as number,
-      })),
+      gateways,
       containers: CONTAINERS,
       coreFlags: ["--set", `core.leaseMs=${LEASE_MS}`, "--set", "core.flushIntervalMs=1000"],
       env: { TRIBUTARY_PHASES: "0" },
@@ -68,7 +84,7 @@ export const chaos: Scenario = {
       },
     ];
     try {
-      return await storm(context, cluster, lineOf, ports, stops);
+      return await storm(context, cluster, lineOf, sharesOf(shape, gateways, context.rate ?? shape.rate), stops);
     } finally {
       for (const stop of stops.reverse()) await stop().catch((error: unknown) => context.say(`${error}`));
     }
@@ -84,11 +100,30 @@ async function startOn(network: Network | undefined, options: LocalClusterOption
   }
 }
 
+/** What each load process does: the devices of some gateways. */
+function sharesOf(
+  { devices, loadProcesses }: Shape,
+  gateways: readonly Pick<LoadOptions, "httpPort" | "mqttPort">[],
+  rate: number,
+): LoadOptions[][] {
+  const loads = gateways.map((gateway, i) => ({
+    ...gateway,
+    ...devices,
+    prefix: `gw${i + 1}`,
+    streams: STREAMS,
+    httpBatch: 2,
+    mqttDepth: 1,
+    fillerChars: 60,
+    intervalMs: 1_000 / rate,
+  }));
+  return Array.from({ length: loadProcesses }, (_, share) => loads.filter((_, i) => i % loadProcesses === share));
+}
+
 async function storm(
   context: ScenarioContext,
   cluster: LocalCluster,
   lineOf: (name: string) => Line | undefined,
-  ports: readonly number[],
+  shares: readonly (readonly LoadOptions[])[],
   stops: (() => Promise<unknown>)[],
 ) {
   const { short } = context;
@@ -102,21 +137,14 @@ async function storm(
   stops.push(() => follower.stop().catch(() => {}));
 
   const ledger = new Ledger();
-  const loads: Load[] = cluster.gateways.map((_, i) =>
-    startLoad(ledger, {
-      httpPort: ports[6 + 2 * i] as number,
-      mqttPort: ports[7 + 2 * i] as number,
-      prefix: `gw${i + 1}`,
-      streams: STREAMS,
-      http: short ? 8 : 30,
-      httpBatch: 2,
-      mqttQos1: short ? 8 : 40,
-      mqttQos2: short ? 4 : 30,
-      mqttDepth: 1,
-      fillerChars: 60,
-      intervalMs: short ? 50 : 400,
-    }),
-  );
+  const loads = new LoadProcesses(ledger, { folder: context.folder, shares });
+  stops.push(() => loads.kill());
+  await until("all devices to be connected", CONNECT_MS_MAX, () => {
+    loads.check();
+    return loads.connections().open === loads.devices;
+  });
+  const setting = `${loads.devices} connections of ${loads.count} load processes to ${cluster.gateways.length} gateways`;
+  context.say(setting);
   const tails = STREAMS.map((stream, i) => new TailReader(cluster.coreUrls[i % cluster.coreUrls.length] as string, stream));
 
   const members: Member[] = [
@@ -132,6 +160,7 @@ async function storm(
   const untilMs = performance.now() + (short ? 12_000 : (context.minutes ?? 15) * 60_000);
   const running = new Set<Promise<void>>();
   while (performance.now() < untilMs) {
+    loads.check();
     await pause(short ? 600 : 1_500 + context.random() * 4_000);
     // Two things at once; and never more than one nats-server, so that a majority stays.
     if (running.size >= 2) {
@@ -152,7 +181,8 @@ async function storm(
   }
   await Promise.all(running);
   context.say(`everything is mended; ${ledger.acked} acknowledged`);
-  await Promise.all(loads.map((load) => load.drain()));
+  await loads.drain();
+  const reconnects = loads.connections().made - loads.devices;
   const final = await readAll(cluster.coreUrls[1] as string, STREAMS, ledger, tails);
   for (const detail of final.ledger.details) context.say(detail);
   await Promise.all(tails.map((tail) => tail.stop()));
@@ -160,7 +190,7 @@ async function storm(
   const changed = tails.reduce((sum, tail) => sum + tail.changed, 0);
   const { watch } = follower;
   const generations = (await servedContainers(cluster.coreUrls))?.map(({ generation }) => generation) ?? [];
-  const refusals = loads.flatMap((load) => load.refusals);
+  const { refusals } = loads;
   return {
     report: final.ledger,
     checks: [
@@ -181,6 +211,12 @@ async function storm(
         detail: `generations ${generations.join(" ")}`,
       },
       { name: "what was done to whom", ok: counts.size > 0, detail: [...counts].map(([what, count]) => `${what} ${count}`).join(", ") },
+      { name: "devices", ok: true, detail: `${setting}, ${reconnects} reconnects` },
+      {
+        name: "every device had its answers in the end",
+        ok: ledger.unanswered === 0,
+        detail: `${ledger.unanswered} events may be there or not`,
+      },
       { name: "clients were never refused", ok: refusals.length === 0, detail: refusals.slice(0, 3).join("; ") || "yes" },
     ],
   };

@@ -1,4 +1,5 @@
 import { Agent, request } from "node:http";
+import type { Socket } from "node:net";
 
 /** An idempotent HTTP producer: repeats a request under the same sequence until it is answered for good. */
 export interface HttpProducerOptions {
@@ -25,11 +26,18 @@ export class HttpProducer {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
   #seq = 0;
   #stopped = false;
+  #socket: Socket | undefined;
+  /** How often it was connected. */
+  connects = 0;
   readonly #done: Promise<void>;
 
   constructor(options: HttpProducerOptions) {
     this.#options = options;
     this.#done = this.#run();
+  }
+
+  get isConnected(): boolean {
+    return this.#socket?.readyState === "open";
   }
 
   /** Sends nothing new, and resolves once everything sent is acknowledged. */
@@ -82,6 +90,11 @@ export class HttpProducer {
       });
       outgoing.on("timeout", () => outgoing.destroy(new Error("no answer in time")));
       outgoing.on("error", reject);
+      outgoing.on("socket", (socket) => {
+        if (socket === this.#socket) return;
+        this.#socket = socket;
+        socket.once("connect", () => this.connects++);
+      });
       outgoing.on("response", (response) => {
         const chunks: Buffer[] = [];
         response.on("data", (chunk) => chunks.push(chunk));

@@ -4,7 +4,7 @@ import { digestOf, type PlainRecord } from "../check/plain.ts";
 
 const PAYLOAD = /^\{"client":"([^"]+)","n":(\d+),/;
 
-export function eventPayload(client: string, number: number, filler: string): string {
+function eventPayload(client: string, number: number, filler: string): string {
   return `{"client":"${client}","n":${number},"fill":"${filler}"}\n`;
 }
 

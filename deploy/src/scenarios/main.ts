@@ -17,12 +17,21 @@ const program = new Command("npm run scenario --")
   .argument("[name]", "the scenario")
   .option("--list", "name them all")
   .option("--minutes <n>", "how long, roughly", number)
+  .option("--rate <n>", "events or batches a second of each device, where the scenario paces them (chaos)", number)
   .option("--seed <n>", "seed of the random moments", number)
   .option("--short", "the form that runs in npm test")
   .option("--runtime <runtime>", "run the gateway on node, bun or deno", "node")
   .option("--keep <folder>", "work in this folder and keep it");
 program.parse();
-const options = program.opts<{ list?: boolean; minutes?: number; seed?: number; short?: boolean; runtime: string; keep?: string }>();
+const options = program.opts<{
+  list?: boolean;
+  minutes?: number;
+  rate?: number;
+  seed?: number;
+  short?: boolean;
+  runtime: string;
+  keep?: string;
+}>();
 
 if (options.list || program.args.length === 0) {
   for (const [name, scenario] of Object.entries(SCENARIOS)) console.log(`${name.padEnd(14)} ${scenario.description}`);
@@ -42,6 +51,7 @@ async function run(name: string): Promise<number> {
   const startedAt = performance.now();
   const result = await scenario.run({
     minutes: options.minutes,
+    rate: options.rate,
     random: seededRandom(seed),
     folder,
     say: (line) => console.log(`[${((performance.now() - startedAt) / 1_000).toFixed(1)} s] ${line}`),

@@ -39,25 +39,26 @@ export class MqttClient {
   #packetId = 0;
   #idle: (() => void) | undefined;
   #reconnect: ReturnType<typeof setTimeout> | undefined;
+  /** How often it was connected. */
+  connects = 0;
 
   constructor(options: MqttClientOptions) {
     this.#options = options;
     this.#connect();
   }
 
-  /** Sends nothing new, and resolves once everything sent is acknowledged. */
-  drain(): Promise<void> {
+  get isConnected(): boolean {
+    return this.#connected;
+  }
+
+  /** Sends nothing new, and resolves once everything sent is acknowledged and the connection closed. */
+  async drain(): Promise<void> {
     this.#stopped = true;
-    return new Promise((resolve) => {
+    await new Promise<void>((resolve) => {
       this.#idle = resolve;
       this.#settle();
     });
-  }
-
-  destroy(): void {
-    this.#stopped = true;
     clearTimeout(this.#reconnect);
-    this.#idle = undefined;
     this.#socket?.removeAllListeners("close");
     this.#socket?.destroy();
   }
@@ -83,6 +84,7 @@ export class MqttClient {
   #packet(packet: Packet): void {
     if (packet.cmd === "connack") {
       this.#connected = true;
+      this.connects++;
       for (const publish of this.#inFlight.values()) {
         if (publish.state === "released") this.#send({ cmd: "pubrel", messageId: publish.packetId });
         else {

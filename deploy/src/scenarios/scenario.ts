@@ -2,6 +2,8 @@ import type { ClientReport } from "../check/client-histories.ts";
 
 export interface ScenarioContext {
   readonly minutes: number | undefined;
+  /** Events or batches a second of each device, where a scenario paces them; its own pace by default. */
+  readonly rate: number | undefined;
   /** In [0, 1), from the seed. */
   random(): number;
   /** Empty folder for this run; kept if the run fails. */

@@ -14,6 +14,7 @@ async function tell(name: string, runtime: string): Promise<void> {
   const lines: string[] = [];
   const result = await (SCENARIOS[name] as Scenario).run({
     minutes: undefined,
+    rate: undefined,
     random: seededRandom(20_261_120),
     folder: join(folder, `${name}-${runtime}`),
     say: (line) => lines.push(line),
