@@ -1,7 +1,8 @@
+import { assert } from "@tributary/common/assert";
 import type { Slice } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { Operation, SliceDecision } from "./operations.ts";
-import { type ContainerState, findSegment, hashOfLast, type ProducerState, type SegmentState, type StreamState } from "./state.ts";
+import { type ContainerState, hashOfLast, type ProducerState, positionOf, type SegmentState } from "./state.ts";
 
 /** What a stream will be once everything decided is durable. */
 interface StreamHead {
@@ -11,58 +12,102 @@ interface StreamHead {
   readonly streamSeq: string;
 }
 
-interface Decided<T> {
-  /** Number of the newest frame that changed it. */
-  frame: number;
-  value: T;
+/** A segment as the next slice finds it. */
+export interface SegmentHead {
+  /** Ordinal of the next event. */
+  readonly length: number;
+  /** What is known of the writer with this key (writerKey). */
+  writer(key: string): { readonly last: number; readonly hash: number } | undefined;
 }
 
-type Layer = Map<string, Decided<unknown>>;
+interface DecidedHead {
+  /** Number of the newest frame that changed it. */
+  frame: number;
+  gone: boolean;
+  contentType: string;
+  chain: number;
+  closed: boolean;
+  streamSeq: string;
+}
+
+interface DecidedSegment {
+  frame: number;
+  length: number;
+  readonly writers: Map<string, { frame: number; last: number; hash: number }>;
+}
+
+class SegmentView implements SegmentHead {
+  readonly #decided: DecidedSegment | undefined;
+  readonly #durable: SegmentState | undefined;
+
+  constructor(decided: DecidedSegment | undefined, durable: SegmentState | undefined) {
+    this.#decided = decided;
+    this.#durable = durable;
+  }
+
+  get length(): number {
+    return this.#decided?.length ?? this.#durable?.length ?? 0;
+  }
+
+  writer(key: string): { readonly last: number; readonly hash: number } | undefined {
+    return this.#decided?.writers.get(key) ?? this.#durable?.writers.get(key);
+  }
+}
+
+interface DecidedStream {
+  head: DecidedHead | undefined;
+  /** Its segments, while its registration is not durable. */
+  registered: { readonly frame: number; readonly segments: readonly SegmentId[] } | undefined;
+  /** By position among the stream's segments, which is the same before and after its registration is durable. */
+  readonly segments: Map<number, DecidedSegment>;
+}
+
+/** What one frame changed. */
+interface Touched {
+  readonly streams: Set<Id>;
+  /** In threes: stream, position of the segment, key of the writer or undefined. */
+  readonly slices: (DecidedStream | number | string | undefined)[];
+  readonly producers: string[];
+}
 
 /**
  * Speculative state: the durable state, and over it what frames decided that are not durable yet. Only what those frames touch
- * is held, so that it costs by the frame and is thrown away at no cost when the attempt ends.
+ * is held, so that it costs by the frame and is thrown away at no cost when the attempt ends. Many small slices make a busy
+ * container: so nothing is looked up by a text that is made for it, and a segment has one entry.
  */
 export class DecidedState {
   readonly #durable: ContainerState;
-  /** undefined as value: deleted. */
-  readonly #heads = new Map<string, Decided<StreamHead | undefined>>();
-  /** Segments of streams whose registration is not durable yet. */
-  readonly #registered = new Map<string, Decided<readonly SegmentId[]>>();
-  readonly #lengths = new Map<string, Decided<number>>();
-  readonly #writers = new Map<string, Decided<{ last: number; hash: number }>>();
-  readonly #producers = new Map<string, Decided<ProducerState>>();
-  readonly #touched = new Map<number, [layer: Layer, key: string][]>();
+  readonly #streams = new Map<Id, DecidedStream>();
+  readonly #producers = new Map<string, { readonly frame: number; readonly value: ProducerState }>();
+  readonly #touched = new Map<number, Touched>();
 
   constructor(durable: ContainerState) {
     this.#durable = durable;
   }
 
-  /** undefined: not registered, or deleted. */
+  /** undefined: not registered, or deleted. What it says is of now: it may change with the next slice. */
   head(streamId: Id): StreamHead | undefined {
-    const decided = this.#heads.get(streamId);
-    return decided ? decided.value : this.#durable.streams.get(streamId);
+    const decided = this.#streams.get(streamId)?.head;
+    if (!decided) return this.#durable.streams.get(streamId);
+    return decided.gone ? undefined : decided;
   }
 
   /** True once a deletion is decided: the id must not be registered again. */
   gone(streamId: Id): boolean {
-    const decided = this.#heads.get(streamId);
-    return decided ? decided.value === undefined : this.#durable.tombstones.has(streamId);
+    return this.#streams.get(streamId)?.head?.gone ?? this.#durable.tombstones.has(streamId);
   }
 
   segments(streamId: Id): readonly SegmentId[] {
-    const registered = this.#registered.get(streamId);
-    return registered ? registered.value : (this.#durable.streams.get(streamId)?.segments.map((segment) => segment.id) ?? []);
+    const registered = this.#streams.get(streamId)?.registered;
+    return registered ? registered.segments : (this.#durable.streams.get(streamId)?.segments.map((segment) => segment.id) ?? []);
   }
 
-  /** The segment's next ordinal; undefined if the stream has no such segment. */
-  length(streamId: Id, segment: SegmentId): number | undefined {
-    if (segment.generation > this.#durable.generation) return undefined;
-    return this.#lengths.get(segmentKey(streamId, segment))?.value ?? this.#durableSegment(streamId, segment)?.length;
-  }
-
-  writer(streamId: Id, segment: SegmentId, key: string): { readonly last: number; readonly hash: number } | undefined {
-    return this.#writers.get(segmentKey(streamId, segment) + key)?.value ?? this.#durableSegment(streamId, segment)?.writers.get(key);
+  /** undefined if the stream has no such segment. What it says is of now. */
+  segment(streamId: Id, id: SegmentId): SegmentHead | undefined {
+    const stream = this.#streams.get(streamId);
+    const durable = this.#durable.streams.get(streamId)?.segments;
+    const position = positionIn(stream, durable, id);
+    return position < 0 ? undefined : new SegmentView(stream?.segments.get(position), durable?.[position]);
   }
 
   producer(streamId: Id, producerId: string): ProducerState | undefined {
@@ -74,20 +119,24 @@ export class DecidedState {
     switch (operation.type) {
       case "register-stream": {
         const { streamId, segments, contentType, closed } = operation;
-        this.#set(this.#heads, streamId, { contentType, chain: 0, closed, streamSeq: "" }, frame);
-        this.#set(this.#registered, streamId, segments, frame);
-        for (const segment of segments) this.#set(this.#lengths, segmentKey(streamId, segment), 0, frame);
+        const stream = this.#stream(streamId);
+        stream.head = { frame, gone: false, contentType, chain: 0, closed, streamSeq: "" };
+        stream.registered = { frame, segments };
+        this.#touch(frame).streams.add(streamId);
         return;
       }
       case "close-stream":
         this.#changeHead(operation.streamId, { closed: true }, frame);
         return;
       case "delete-stream":
-        this.#set(this.#heads, operation.streamId, undefined, frame);
+        this.#changeHead(operation.streamId, { gone: true }, frame);
         return;
-      case "set-producer":
-        this.#set(this.#producers, operation.streamId + operation.producerId, { epoch: operation.epoch, seq: operation.seq }, frame);
+      case "set-producer": {
+        const key = operation.streamId + operation.producerId;
+        this.#producers.set(key, { frame, value: { epoch: operation.epoch, seq: operation.seq } });
+        this.#touch(frame).producers.push(key);
         return;
+      }
       case "set-stream-seq":
         this.#changeHead(operation.streamId, { streamSeq: operation.streamSeq }, frame);
         return;
@@ -100,54 +149,95 @@ export class DecidedState {
 
   /** One slice of an append that adds `added` events; `key` is undefined for the container's own. */
   applySlice(slice: Slice, decision: SliceDecision, added: number, key: string | undefined, frame: number): void {
-    const segment = segmentKey(slice.streamId, slice.segment);
     this.#changeHead(slice.streamId, { chain: decision.chain + added }, frame);
-    this.#set(this.#lengths, segment, decision.ordinal + added, frame);
-    if (key !== undefined) this.#set(this.#writers, segment + key, { last: slice.last, hash: hashOfLast(slice) }, frame);
+    const stream = this.#stream(slice.streamId);
+    const durable = this.#durable.streams.get(slice.streamId)?.segments;
+    const position = positionIn(stream, durable, slice.segment);
+    assert(position >= 0, "a slice that is appended names a segment of its stream");
+    let segment = stream.segments.get(position);
+    if (!segment) {
+      segment = { frame, length: 0, writers: new Map() };
+      stream.segments.set(position, segment);
+    }
+    segment.frame = frame;
+    segment.length = decision.ordinal + added;
+    if (key !== undefined) {
+      const writer = segment.writers.get(key);
+      if (writer) {
+        writer.frame = frame;
+        writer.last = slice.last;
+        writer.hash = hashOfLast(slice);
+      } else segment.writers.set(key, { frame, last: slice.last, hash: hashOfLast(slice) });
+    }
+    this.#touch(frame).slices.push(stream, position, key);
   }
 
   /** The frame is durable and applied to the durable state: what no later frame touched need not be held any more. */
   settle(frame: number): void {
-    for (const [layer, key] of this.#touched.get(frame) ?? []) {
-      if (layer.get(key)?.frame === frame) layer.delete(key);
-    }
+    const touched = this.#touched.get(frame);
+    if (!touched) return;
     this.#touched.delete(frame);
+    const { streams, slices, producers } = touched;
+    for (let i = 0; i < slices.length; i += 3) {
+      const { segments } = slices[i] as DecidedStream;
+      const position = slices[i + 1] as number;
+      const segment = segments.get(position);
+      if (!segment) continue;
+      if (segment.frame === frame) segments.delete(position);
+      else {
+        const key = slices[i + 2] as string | undefined;
+        if (key !== undefined && segment.writers.get(key)?.frame === frame) segment.writers.delete(key);
+      }
+    }
+    for (const streamId of streams) {
+      const stream = this.#streams.get(streamId);
+      if (!stream) continue;
+      if (stream.head?.frame === frame) stream.head = undefined;
+      if (stream.registered?.frame === frame) stream.registered = undefined;
+      if (!stream.head && !stream.registered && stream.segments.size === 0) this.#streams.delete(streamId);
+    }
+    for (const key of producers) if (this.#producers.get(key)?.frame === frame) this.#producers.delete(key);
   }
 
   /** The attempt ended: nothing but the durable state holds. */
   clear(): void {
-    for (const layer of [this.#heads, this.#registered, this.#lengths, this.#writers, this.#producers, this.#touched]) layer.clear();
+    for (const layer of [this.#streams, this.#producers, this.#touched]) layer.clear();
   }
 
-  #changeHead(streamId: Id, change: Partial<StreamHead>, frame: number): void {
+  #changeHead(streamId: Id, change: Partial<Omit<DecidedHead, "frame">>, frame: number): void {
     const head = this.head(streamId);
     if (!head) return;
-    const { contentType, chain, closed, streamSeq } = head;
-    this.#set(this.#heads, streamId, { contentType, chain, closed, streamSeq, ...change }, frame);
+    const stream = this.#stream(streamId);
+    if (!stream.head) {
+      const { contentType, chain, closed, streamSeq } = head;
+      stream.head = { frame, gone: false, contentType, chain, closed, streamSeq };
+    }
+    Object.assign(stream.head, change);
+    stream.head.frame = frame;
+    this.#touch(frame).streams.add(streamId);
   }
 
-  #set<T>(layer: Map<string, Decided<T>>, key: string, value: T, frame: number): void {
-    const decided = layer.get(key);
-    if (decided?.frame === frame) {
-      decided.value = value;
-      return;
+  #stream(streamId: Id): DecidedStream {
+    let stream = this.#streams.get(streamId);
+    if (!stream) {
+      stream = { head: undefined, registered: undefined, segments: new Map() };
+      this.#streams.set(streamId, stream);
     }
-    layer.set(key, { frame, value });
+    return stream;
+  }
+
+  #touch(frame: number): Touched {
     let touched = this.#touched.get(frame);
     if (!touched) {
-      touched = [];
+      touched = { streams: new Set(), slices: [], producers: [] };
       this.#touched.set(frame, touched);
     }
-    touched.push([layer as Layer, key]);
-  }
-
-  #durableSegment(streamId: Id, segment: SegmentId): SegmentState | undefined {
-    const stream: StreamState | undefined = this.#durable.streams.get(streamId);
-    return stream && findSegment(stream, segment);
+    return touched;
   }
 }
 
-/** The generation does not matter: only one segment takes events for all that stood in its place before. */
-function segmentKey(streamId: Id, { epoch, number }: SegmentId): string {
-  return `${streamId}${epoch}.${number} `;
+/** Of the segment that takes events for the one named, in the stream's list; −1 if there is none. */
+function positionIn(stream: DecidedStream | undefined, durable: readonly SegmentState[] | undefined, id: SegmentId): number {
+  if (stream?.registered) return positionOf(stream.registered.segments, (segment) => segment, id);
+  return durable ? positionOf(durable, (segment) => segment.id, id) : -1;
 }

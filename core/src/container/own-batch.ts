@@ -169,11 +169,11 @@ export class OwnBatch {
   #decide(block: Block, open: readonly OpenSlice[]): SliceDecision[] {
     return block.slices.map((slice, i) => {
       const head = this.#decided.head(slice.streamId);
-      const ordinal = this.#decided.length(slice.streamId, slice.segment);
-      assert(head !== undefined && ordinal !== undefined, "own appends are decided before their stream can go");
-      const decision = { slice: i, skip: 0, ordinal, chain: head.chain };
+      const segment = this.#decided.segment(slice.streamId, slice.segment);
+      assert(head !== undefined && segment !== undefined, "own appends are decided before their stream can go");
+      const decision = { slice: i, skip: 0, ordinal: segment.length, chain: head.chain };
       this.#decided.applySlice(slice, decision, slice.count, undefined, this.#frame);
-      (open[i] as OpenSlice).chain = head.chain;
+      (open[i] as OpenSlice).chain = decision.chain;
       return decision;
     });
   }

@@ -3,13 +3,13 @@ import { type Block, type EventSlice, openChunk, type Slice } from "@tributary/c
 import { type EventColumns, eventHash } from "@tributary/common/format/event-columns";
 import type { Id, SegmentId } from "@tributary/common/names";
 import { SLICE_STATUS, type SliceStatus } from "@tributary/common/uplink-protocol";
+import type { SegmentHead } from "./decided.ts";
 import { NO_HASH, writerKey } from "./state.ts";
 
 /** What the rules W1, W2 and W6 need to know. */
 export interface WriterView {
   head(streamId: Id): { readonly chain: number; readonly closed: boolean } | undefined;
-  length(streamId: Id, segment: SegmentId): number | undefined;
-  writer(streamId: Id, segment: SegmentId, key: string): { readonly last: number; readonly hash: number } | undefined;
+  segment(streamId: Id, segment: SegmentId): SegmentHead | undefined;
 }
 
 export type SliceVerdict =
@@ -32,19 +32,18 @@ const refuse = (status: SliceStatus, number: number): SliceVerdict => ({ append:
  * @throws BLOCK_CORRUPT if the chunk has to be opened and contradicts the index
  */
 export function decideSlice(view: WriterView, block: Block, slice: Slice, key: string): SliceVerdict {
-  const { streamId, segment } = slice;
-  const head = view.head(streamId);
+  const head = view.head(slice.streamId);
   if (!head) return refuse(SLICE_STATUS.streamGone, 0);
-  const length = view.length(streamId, segment);
-  if (length === undefined) return refuse(SLICE_STATUS.wrongContainer, 0);
-  const entry = view.writer(streamId, segment, key);
+  const segment = view.segment(slice.streamId, slice.segment);
+  if (!segment) return refuse(SLICE_STATUS.wrongContainer, 0);
+  const entry = segment.writer(key);
   const last = entry?.last ?? 0;
   if (entry && slice.last <= last) {
     const forked = slice.last === last && slice.kind === "events" && entry.hash !== NO_HASH && entry.hash !== slice.lastHash;
     return refuse(forked ? SLICE_STATUS.forked : SLICE_STATUS.accepted, last);
   }
   if (!entry && slice.parent) {
-    const parentLast = view.writer(streamId, segment, writerKey(block, slice.parent.incarnation))?.last ?? 0;
+    const parentLast = segment.writer(writerKey(block, slice.parent.incarnation))?.last ?? 0;
     if (parentLast < slice.parent.last) return refuse(SLICE_STATUS.parentNotReached, parentLast);
   }
   if (slice.previous > last) return refuse(SLICE_STATUS.previousNotReached, last);
@@ -61,7 +60,7 @@ export function decideSlice(view: WriterView, block: Block, slice: Slice, key: s
     }
   }
   if (head.closed) return refuse(SLICE_STATUS.sealed, last);
-  return { append: true, skip, added: slice.kind === "gap" ? 1 : slice.count - skip, ordinal: length, chain: head.chain };
+  return { append: true, skip, added: slice.kind === "gap" ? 1 : slice.count - skip, ordinal: segment.length, chain: head.chain };
 }
 
 function openSlice(block: Block, slice: EventSlice): EventColumns {

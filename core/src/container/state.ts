@@ -172,10 +172,15 @@ export class ContainerState {
 }
 
 /** The segment that takes events for the one named: itself, or the one that stands in its place in a later generation. */
-export function findSegment(stream: StreamState, id: SegmentId): SegmentState | undefined {
+export function findSegment({ segments }: StreamState, id: SegmentId): SegmentState | undefined {
+  return segments[positionOf(segments, (segment) => segment.id, id)];
+}
+
+/** Position in the list of the segment that takes events for the one named; −1 if there is none. */
+export function positionOf<T>(segments: readonly T[], idOf: (segment: T) => SegmentId, id: SegmentId): number {
   // In a stream's first epoch the number is the position.
-  const guess = stream.segments[id.number];
-  return guess && takesFor(guess.id, id) ? guess : stream.segments.find((segment) => takesFor(segment.id, id));
+  const guess = segments[id.number];
+  return guess !== undefined && takesFor(idOf(guess), id) ? id.number : segments.findIndex((segment) => takesFor(idOf(segment), id));
 }
 
 function takesFor(segment: SegmentId, named: SegmentId): boolean {
