@@ -61,6 +61,10 @@ export class Committer {
   #logProblem = "";
   #pumpScheduled = false;
   #cancelPace: (() => void) | undefined;
+  /** While the queue waits for the tier: ends its patience. */
+  #cancelHold: (() => void) | undefined;
+  /** Its patience is over, and the tier has taken nothing since. */
+  #stalled = false;
   #lastSentMs = 0;
   /** Frames of the attempt before whose fate is not known yet, by hash. */
   #lost = new Map<string, SentFrame>();
@@ -85,13 +89,21 @@ export class Committer {
   get logProblem(): string {
     return this.#logProblem;
   }
-  get queuedBytes(): number {
-    return this.#queuedBytes;
-  }
 
   /** The first attempt. @throws LOG_RESULT_UNKNOWN, the fatal codes, LogHole if the owner before truncated what was not read yet */
   async start(): Promise<void> {
     await this.#begin([], START_TRIES_MAX);
+  }
+
+  /** Whether there is room for an append of so many bytes: else OVERLOADED. */
+  takes(bytes: number): boolean {
+    return !this.#stalled && this.#queuedBytes + bytes <= this.#host.options.queueBytesMax;
+  }
+
+  /** More is in the tier, and no longer in memory. */
+  madeRoom(): void {
+    this.#endHold();
+    this.#schedulePump();
   }
 
   enqueue(item: QueueItem): void {
@@ -112,6 +124,7 @@ export class Committer {
     if (this.#stop.signal.aborted) return;
     this.#stop.abort();
     this.#cancelPace?.();
+    this.#endHold();
     this.#pipeline?.end(error);
     for (const frame of this.#pipeline?.inFlight ?? []) failAll(frame.answers, unknownResult(error));
     this.#pipeline = undefined;
@@ -141,6 +154,10 @@ export class Committer {
         pipeline.end(new TributaryError("OVERLOADED", "the attempt has as many frames as one may have"));
         return;
       }
+      if (!this.#hasRoom(pipeline) && !this.#bringCheckpointForward()) {
+        this.#hold();
+        return;
+      }
       if (!this.#paceAllows(pipeline)) return;
       assert(this.#writer !== undefined, "an attempt has its writer");
       const built = buildFrame(this.#queue, {
@@ -163,6 +180,32 @@ export class Committer {
       }
     }
     this.#checkIdle();
+  }
+
+  #hasRoom({ bytesInFlight }: CommitPipeline): boolean {
+    return this.#host.durable.unflushed.bytes + bytesInFlight < this.#host.options.unflushedBytesMax;
+  }
+
+  /** Nothing becomes free but by checkpoints: they wait for nobody. False if there is none. */
+  #bringCheckpointForward(): boolean {
+    const at = this.#queue.findIndex(({ kind }) => kind === "checkpoint");
+    if (at > 0) this.#queue.unshift(...this.#queue.splice(at, 1));
+    return at >= 0;
+  }
+
+  /** Whoever waits for an answer sends no more meanwhile. */
+  #hold(): void {
+    this.#cancelHold ??= this.#host.clock.setTimer(this.#host.options.holdMsMax, () => {
+      this.#cancelHold = undefined;
+      this.#stalled = true;
+      this.#refuseQueue(memoryFull());
+    });
+  }
+
+  #endHold(): void {
+    this.#cancelHold?.();
+    this.#cancelHold = undefined;
+    this.#stalled = false;
   }
 
   /**
@@ -284,11 +327,16 @@ export class Committer {
   #giveUp(error: TributaryError): void {
     for (const frame of this.#lost.values()) failAll(frame.answers, unknownResult(error));
     this.#lost.clear();
+    // They were not even decided.
+    this.#refuseQueue(
+      error.retryable && !error.sideEffects ? error : new TributaryError("OVERLOADED", error.message, {}, { cause: error }),
+    );
+  }
+
+  #refuseQueue(refusal: TributaryError): void {
     const queue = this.#queue;
     this.#queue = [];
     this.#queuedBytes = 0;
-    // They were not even decided.
-    const refusal = error.retryable && !error.sideEffects ? error : new TributaryError("OVERLOADED", error.message, {}, { cause: error });
     for (const item of queue) item.reject(refusal);
     this.#checkIdle();
   }
@@ -299,6 +347,10 @@ export class Committer {
     this.#onIdle = [];
     for (const listener of listeners) listener();
   }
+}
+
+export function memoryFull(): TributaryError {
+  return new TributaryError("OVERLOADED", "the container's memory is full until its log and its tier have taken more");
 }
 
 function failAll(answers: readonly Answer[], error: TributaryError): void {

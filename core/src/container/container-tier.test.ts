@@ -165,6 +165,29 @@ describe("a flush", () => {
     expect(await bench.texts(container)).toHaveLength(40);
   });
 
+  it("that falls behind makes appends wait, and nobody is refused", async () => {
+    const bench = new Bench();
+    let putsHeld: (() => void)[] | undefined = [];
+    bench.wrapStore = (store) => ({
+      ...store,
+      put: async (name, data) => {
+        if (putsHeld && name.includes("/blocks/")) await new Promise<void>((resolve) => putsHeld?.push(resolve));
+        return store.put(name, data);
+      },
+    });
+    const container = await bench.open({ ...FLUSH_ALWAYS, unflushedBytesMax: 4_000, frameBytesTarget: 4_000 });
+    await bench.stream(container);
+    let answered = 0;
+    const appends = Array.from({ length: 60 }, () => container.append(STREAM, request(["x".repeat(1_000)])).then(() => answered++));
+    await bench.settle(() => answered > 0 && (putsHeld?.length ?? 0) > 0);
+    expect(answered).toBeLessThan(60);
+    const held = putsHeld ?? [];
+    putsHeld = undefined;
+    for (const release of held) release();
+    await bench.until(Promise.all(appends));
+    expect(await bench.texts(container)).toHaveLength(60);
+  });
+
   it("that cannot go on holds appends back until it can", async () => {
     const bench = new Bench();
     let broken = true;

@@ -17,7 +17,7 @@ import { LakeHistory } from "../tier/lake-history.ts";
 import { quarantineName } from "../tier/object-names.ts";
 import { TierReader } from "../tier/tier-reader.ts";
 import { flushUnrecorded } from "../tier/unrecorded-flush.ts";
-import { Committer } from "./committer.ts";
+import { Committer, memoryFull } from "./committer.ts";
 import type {
   Container,
   ContainerAppendResult,
@@ -206,6 +206,7 @@ class WalContainer implements Container {
           this.#walFirst = throughSeq + 1;
         },
         onFlushed: (changed) => {
+          committer.madeRoom();
           for (const [streamId, chain] of changed) this.#waiters.tiered.wake(streamId, chain);
         },
         onTiered: () => {
@@ -213,7 +214,7 @@ class WalContainer implements Container {
         },
         onFatal: (error) => this.#fail(toTributaryError(error)),
       },
-      // Appends are refused above the bound on what is not flushed: by then a flush must be under way.
+      // Appends wait above the bound on what is not flushed: by then a flush must be under way.
       { ...this.#options, flushBytes: Math.min(this.#options.flushBytes, this.#options.unflushedBytesMax / 2) },
       {
         objects,
@@ -282,14 +283,11 @@ class WalContainer implements Container {
   }
 
   #enqueue<T>(bytes: number, item: (resolve: (value: T) => void, reject: (error: unknown) => void) => QueueItem): Promise<T> {
-    const { committer, durable } = this.#serving();
-    const { queueBytesMax, unflushedBytesMax } = this.#options;
+    const { committer } = this.#serving();
     if (bytes + FRAME_OVERHEAD_BYTES > committer.frameBytesMax) {
       throw new TributaryError("BATCH_TOO_LARGE", `${bytes} bytes do not fit in one frame of the write-ahead log`);
     }
-    if (committer.queuedBytes + bytes > queueBytesMax || committer.bytesWaiting + durable.unflushed.bytes + bytes > unflushedBytesMax) {
-      throw new TributaryError("OVERLOADED", "the container's memory is full until its log and its tier have taken more");
-    }
+    if (!committer.takes(bytes)) throw memoryFull();
     return new Promise((resolve, reject) => committer.enqueue(item(resolve, reject)));
   }
 

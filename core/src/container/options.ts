@@ -15,10 +15,12 @@ export interface ContainerOptions {
   readonly closeTimeoutMs: number;
   /** Frames of one attempt; then another begins, because the number in a frame has 32 bits. */
   readonly attemptFramesMax: number;
-  /** Appends that wait for a place in a frame. */
+  /** Appends that wait for a place in a frame. Above it: OVERLOADED. */
   readonly queueBytesMax: number;
-  /** Appends that wait, are on their way, or durable and not in the tier yet. Above it: OVERLOADED. */
+  /** Appends on their way, or durable and not in the tier yet. Above it others wait in the queue, so that writers slow down. */
   readonly unflushedBytesMax: number;
+  /** They wait at most so long; then OVERLOADED, at once, until the tier has taken some. */
+  readonly holdMsMax: number;
   readonly flushBytes: number;
   readonly flushIntervalMs: number;
   readonly checkpointObjectsMax: number;
@@ -37,6 +39,7 @@ export const CONTAINER_DEFAULTS: ContainerOptions = {
   attemptFramesMax: 2 ** 31,
   queueBytesMax: 16_777_216,
   unflushedBytesMax: 67_108_864,
+  holdMsMax: 5_000,
   flushBytes: 8_388_608,
   flushIntervalMs: 2_000,
   checkpointObjectsMax: 64,
