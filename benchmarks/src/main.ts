@@ -15,7 +15,7 @@ const name = positionals[0];
 const seconds = Number(values.seconds);
 const benchmark = name === undefined ? undefined : BENCHMARKS[name];
 if (values.list || !benchmark || !(seconds > 0)) {
-  console.log("npm run bench -- NAME [--seconds N of each case] [--only efficiency]");
+  console.log("npm run bench -- NAME [--seconds N of each case] [--only efficiency|segments]");
   for (const [each, { description }] of Object.entries(BENCHMARKS)) console.log(`  ${each.padEnd(10)} ${description}`);
   process.exitCode = values.list ? 0 : 2;
 } else await benchmark.run({ seconds, only: values.only });

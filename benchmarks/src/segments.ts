@@ -81,10 +81,11 @@ class SegmentsBench {
   }
 
   async run(only: string): Promise<void> {
-    await this.#efficiency();
+    if (only !== "segments") await this.#efficiency();
     if (only === "efficiency") return;
     const offered: number[] = [];
     for (const writers of WRITERS) offered.push(await this.#segments(writers));
+    if (only === "segments") return;
     for (const rate of offered) await this.#peers(rate);
   }
 
@@ -204,7 +205,7 @@ class SegmentsBench {
   }
 
   #row(name: string, result: LoadResult): string {
-    const refused = Object.entries(result.refusals).map(([why, count]) => ` (${count} not taken: ${why})`);
+    const refused = Object.entries(result.refusals).map(([why, count]) => ` (${count}: ${why})`);
     return (
       row([
         name,

@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { systemClock } from "@tributary/common/clock";
 import { NatsBus } from "@tributary/common/engines/nats-bus";
 import { connectNats } from "@tributary/common/engines/nats-connection";
+import { hasCode } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
 import { newId, STREAM_ID_BYTES } from "@tributary/common/names";
@@ -33,6 +34,7 @@ export interface WriterLoadOptions {
 }
 
 const TIMEOUT_MS = 30_000;
+const REFUSED_PAUSE_MS = 20;
 /** Keys are many for each segment, as devices are. */
 const KEYS_PER_SEGMENT = 4;
 const KEYS_MIN = 10_000;
@@ -167,14 +169,30 @@ class Writer {
     }
   }
 
+  /** False: it is to be sent again, as a gateway does where the core has no room, or had none for the block before it. */
+  async #isTaken(container: number, bytes: Uint8Array): Promise<boolean> {
+    let answer: Uint8Array;
+    try {
+      answer = await this.#bus.request(UPLINK_SUBJECTS.append(this.#options.cluster, container), bytes, { timeoutMs: TIMEOUT_MS });
+    } catch (error) {
+      if (!hasCode(error, "OVERLOADED") || this.#ended) throw error;
+      this.#noteRefusal("OVERLOADED, sent again");
+      return false;
+    }
+    const refused = (decodeCbor(answer) as AppendAnswer).slices.find(([status]) => status !== SLICE_STATUS.accepted);
+    if (refused && refused[0] !== SLICE_STATUS.previousNotReached) throw new Error(`slice status ${refused[0]}`);
+    return !refused;
+  }
+
+  #noteRefusal(why: string, count = 1): void {
+    this.refusals.set(why, (this.refusals.get(why) ?? 0) + count);
+  }
+
   #send(events: number, dueMs: number, dues: readonly number[] | undefined): void {
     this.#inFlight++;
-    const { cluster } = this.#options;
     const blocks = this.#maker.make(events, Date.now());
     const sendings = blocks.map(async ({ container, bytes }) => {
-      const answer = await this.#bus.request(UPLINK_SUBJECTS.append(cluster, container), bytes, { timeoutMs: TIMEOUT_MS });
-      const refused = (decodeCbor(answer) as AppendAnswer).slices.find(([status]) => status !== SLICE_STATUS.accepted);
-      if (refused) throw new Error(`slice status ${refused[0]}`);
+      while (!(await this.#isTaken(container, bytes))) await wait(REFUSED_PAUSE_MS);
     });
     Promise.all(sendings)
       .then(
@@ -186,7 +204,7 @@ class Writer {
         (error: unknown) => {
           // Numbers are missing from now on: this writer is of no use any more.
           const why = error instanceof Error ? error.message : String(error);
-          this.refusals.set(why, (this.refusals.get(why) ?? 0) + events);
+          this.#noteRefusal(why, events);
           this.#ended = true;
         },
       )

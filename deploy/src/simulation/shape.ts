@@ -68,6 +68,8 @@ export interface Shape {
     readonly windowFrames: number;
     readonly blockCacheBytesMax: number;
     readonly chunkCacheBytesMax: number;
+    readonly unflushedBytesMax: number;
+    readonly holdMsMax: number;
   };
   readonly edgeCheckpointBytes: number;
   readonly opIntervalMs: number;
@@ -127,6 +129,8 @@ export function shapeOf(dice: Dice): Shape {
       windowFrames: dice.pick("window", [1, 4, 4]),
       blockCacheBytesMax: dice.pick("block cache", [20_000, 2_000_000, 2_000_000, 2_000_000]),
       chunkCacheBytesMax: dice.pick("chunk cache", [20_000, 2_000_000, 2_000_000, 2_000_000]),
+      unflushedBytesMax: dice.pick("unflushed bytes", [20_000, 80_000, 60_000_000, 60_000_000, 60_000_000]),
+      holdMsMax: dice.pick("hold", [300, 3_000]),
     },
     edgeCheckpointBytes: dice.pick("edge checkpoint", [8_000, 30_000, 80_000]),
     opIntervalMs: dice.pick("op interval", [150, 250]),
