@@ -1,5 +1,5 @@
 import { assert } from "@tributary/common/assert";
-import type { Slice } from "@tributary/common/format/block";
+import type { BlockWriter, Slice } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { Operation, SliceDecision } from "./operations.ts";
 import { type ContainerState, hashOfLast, type ProducerState, positionOf, type SegmentState } from "./state.ts";
@@ -83,6 +83,11 @@ export class DecidedState {
 
   constructor(durable: ContainerState) {
     this.#durable = durable;
+  }
+
+  /** As the durable state has it. */
+  keyOf(writer: BlockWriter): string {
+    return this.#durable.keyOf(writer);
   }
 
   /** undefined: not registered, or deleted. What it says is of now: it may change with the next slice. */

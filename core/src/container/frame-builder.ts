@@ -12,7 +12,6 @@ import { headerBytesMax, type Operation, type SliceDecision } from "./operations
 import { chainBehind, type Mark, OwnBatch, type OwnWriter } from "./own-batch.ts";
 import { judgeProducer } from "./producer-rules.ts";
 import { decideSlice } from "./slice-decision.ts";
-import { writerKey } from "./state.ts";
 import { FRAME_OVERHEAD_BYTES } from "./wal-frame.ts";
 
 interface Waiting {
@@ -145,7 +144,7 @@ class Builder {
   }
 
   #decideBlock(block: Block): AppendAnswer {
-    const key = writerKey(block);
+    const key = this.#decided.keyOf(block);
     const decisions: SliceDecision[] = [];
     // Entered before the slices are looked at: what an earlier slice added stays added if a later one turns out to be corrupt.
     const operation: Operation = { type: "append-block", block, own: false, decisions };

@@ -72,6 +72,14 @@ export class ContainerState {
   /** Of the owner under whom events are appended now. */
   nonce: Id = NO_NONCE;
   generation = 0;
+  /** One instance of each writer's key: found again by comparing addresses, where equal texts are compared letter by letter. */
+  readonly #keys = new Map<string, string>();
+
+  /** The writer's key, the very instance that the tables have if they know it. */
+  keyOf(writer: BlockWriter): string {
+    const key = writerKey(writer);
+    return this.#keys.get(key) ?? key;
+  }
 
   apply(operation: Operation): void {
     switch (operation.type) {
@@ -153,7 +161,8 @@ export class ContainerState {
 
   #append(operation: AppendBlock): void {
     const { block, own, decisions } = operation;
-    const key = writerKey(block);
+    const key = this.keyOf(block);
+    if (!own) this.#keys.set(key, key);
     for (const decision of decisions) {
       const slice = block.slices[decision.slice] as Slice;
       const stream = this.stream(slice.streamId);

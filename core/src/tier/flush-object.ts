@@ -14,7 +14,6 @@ import {
   setProducer,
   setWriter,
   type WriterEntry,
-  writerKey,
 } from "../container/state.ts";
 import type { Extent, Unflushed, UnflushedFrame } from "../container/unflushed.ts";
 import { Numbering } from "./numbering.ts";
@@ -111,7 +110,7 @@ export function* buildFlushObject(
       }),
     ),
   };
-  const { extents, writerNumbers } = yield* layOut(parts, changes.blocks, streams, stepExtents);
+  const { extents, writerNumbers } = yield* layOut(state, parts, changes.blocks, streams, stepExtents);
   const writers = new Numbering();
   const columns = emptyColumns(NUMBER_COLUMNS);
   const numbers: { entry: WriterEntry; last: number }[] = [];
@@ -204,6 +203,7 @@ interface WriterNumber {
  * moved on since the flush began.
  */
 function* layOut(
+  state: ContainerState,
   parts: readonly StreamPart[],
   blocks: ReadonlyMap<Block, number>,
   streams: Numbering,
@@ -229,7 +229,7 @@ function* layOut(
       extents.m.push(events);
       let key = keys.get(block);
       if (key === undefined) {
-        key = writerKey(block);
+        key = state.keyOf(block);
         keys.set(block, key);
       }
       // The container itself has none.
