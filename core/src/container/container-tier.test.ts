@@ -10,7 +10,7 @@ import { Bench, request, STREAM, WRITER } from "./testing/bench.ts";
 import { block, numbered, SEGMENT } from "./testing/gateway.ts";
 import { encodeFrame } from "./wal-frame.ts";
 
-const FLUSH_ALWAYS = { flushBytes: 1 };
+const FLUSH_ALWAYS = { flushBytes: 1, truncateBytes: 1 };
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i + 1));
 
 async function fill(bench: Bench, container: Container, from: number, to: number): Promise<void> {
@@ -163,6 +163,25 @@ describe("a flush", () => {
       await bench.settle(() => container.status().bytesInMemory < 15_000);
     }
     expect(await bench.texts(container)).toHaveLength(40);
+  });
+
+  it("truncates the WAL with so many bytes or so late, and at the end", async () => {
+    const bench = new Bench();
+    const container = await bench.open({ flushBytes: 1, truncateBytes: 1_000_000, truncateIntervalMs: 10_000_000 });
+    await bench.stream(container);
+    await fill(bench, container, 1, 1);
+    await bench.settle(tieredAll(container));
+    const { walFirst } = container.status();
+    await fill(bench, container, 2, 9);
+    await bench.settle(tieredAll(container));
+    expect(container.status()).toMatchObject({ walFirst, eventsTiered: 9 });
+    bench.world.clock.advance(10_000_000);
+    await fill(bench, container, 10, 10);
+    await bench.settle(() => container.status().walFirst > walFirst);
+    const late = container.status().walFirst;
+    await fill(bench, container, 11, 12);
+    await bench.until(container.close());
+    expect(container.status().walFirst).toBeGreaterThan(late);
   });
 
   it("that falls behind makes appends wait, and nobody is refused", async () => {

@@ -23,6 +23,9 @@ export interface ContainerOptions {
   readonly holdMsMax: number;
   readonly flushBytes: number;
   readonly flushIntervalMs: number;
+  /** The log is truncated once so many of its bytes are in the tier, or so long after the last time. */
+  readonly truncateBytes: number;
+  readonly truncateIntervalMs: number;
   readonly checkpointObjectsMax: number;
   /** Blocks of the tier kept in memory as they are, and chunks kept unpacked. */
   readonly blockCacheBytesMax: number;
@@ -42,6 +45,8 @@ export const CONTAINER_DEFAULTS: ContainerOptions = {
   holdMsMax: 5_000,
   flushBytes: 8_388_608,
   flushIntervalMs: 2_000,
+  truncateBytes: 33_554_432,
+  truncateIntervalMs: 10_000,
   checkpointObjectsMax: 64,
   blockCacheBytesMax: 67_108_864,
   chunkCacheBytesMax: 33_554_432,

@@ -21,6 +21,9 @@ export interface FlushPolicy {
   readonly flushBytes: number;
   /** … or when the oldest of them has waited this long. */
   readonly flushIntervalMs: number;
+  /** The WAL is truncated once so many of its bytes are in the tier, or so long after the last time: each truncation holds appends up. */
+  readonly truncateBytes: number;
+  readonly truncateIntervalMs: number;
   /** Objects after which a snapshot is written, so that recovery reads at most so many footers. */
   readonly checkpointObjectsMax: number;
 }
@@ -72,6 +75,9 @@ export class Flusher {
   #prepared: PreparedFlush | undefined;
   #oldestMs: number | undefined;
   #cancelTimer: (() => void) | undefined;
+  /** Of what is in the tier and may still be in the WAL. */
+  #truncatableBytes = 0;
+  #truncatedMs = Number.NEGATIVE_INFINITY;
 
   constructor(host: FlushHost, policy: FlushPolicy, ports: FlushPorts) {
     this.#host = host;
@@ -137,9 +143,22 @@ export class Flusher {
     if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;
     this.#prepared = undefined;
     this.#host.onFlushed(this.#host.durable().flushed(object, checkpoint, events));
-    // A truncation that fails is made good by the next one.
-    await this.#host.truncateWal(object.ref.through).catch(() => {});
+    this.#truncatableBytes += object.ref.bytes;
+    if (this.#isWorthTruncating()) await this.#truncate(object.ref.through);
     this.#host.onTiered();
+  }
+
+  #isWorthTruncating(): boolean {
+    const { truncateBytes, truncateIntervalMs } = this.#policy;
+    const sinceMs = this.#ports.clock.monotonicMs() - this.#truncatedMs;
+    return this.#finishing || this.#truncatableBytes >= truncateBytes || sinceMs >= truncateIntervalMs;
+  }
+
+  async #truncate(throughSeq: number): Promise<void> {
+    this.#truncatableBytes = 0;
+    this.#truncatedMs = this.#ports.clock.monotonicMs();
+    // One that fails is made good by the next one.
+    await this.#host.truncateWal(throughSeq).catch(() => {});
   }
 
   /** Carries a step out until it succeeds. False: the flusher was stopped, or is finishing and the step failed. */

@@ -63,6 +63,8 @@ export interface Shape {
   readonly container: {
     readonly flushBytes: number;
     readonly flushIntervalMs: number;
+    readonly truncateBytes: number;
+    readonly truncateIntervalMs: number;
     readonly checkpointObjectsMax: number;
     readonly frameBytesTarget: number;
     readonly windowFrames: number;
@@ -124,6 +126,8 @@ export function shapeOf(dice: Dice): Shape {
     container: {
       flushBytes: dice.pick("flush bytes", [4_000, 16_000, 60_000]),
       flushIntervalMs: dice.pick("flush interval", [200, 800, 2_000]),
+      truncateBytes: dice.pick("truncate bytes", [0, 0, 40_000]),
+      truncateIntervalMs: dice.pick("truncate interval", [500, 3_000]),
       checkpointObjectsMax: dice.pick("checkpoint objects", [2, 4, 8]),
       frameBytesTarget: dice.pick("frame bytes", [2_000, 16_000]),
       windowFrames: dice.pick("window", [1, 4, 4]),
