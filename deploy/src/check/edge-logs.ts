@@ -203,6 +203,11 @@ export class EdgeLogs {
     return this.#byNumber.get(`${run} ${localId} ${number}`) ?? [];
   }
 
+  /** The core's streams to which a gateway's stream was ever mapped. */
+  mappedOf(localId: string): ReadonlySet<string> {
+    return this.#mapped.get(localId) ?? new Set();
+  }
+
   /** The gateway's own ids of the streams that have events of a run. */
   streamsOf(run: string): ReadonlySet<string> {
     return this.#streams.get(run) ?? new Set();
