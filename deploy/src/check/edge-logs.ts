@@ -34,6 +34,7 @@ export interface LoggedRecord {
 /** Numbers that a gateway's log itself says it gave up. */
 interface DeclaredGap {
   readonly run: string;
+  readonly localId: string;
   readonly first: number;
   readonly last: number;
 }
@@ -80,9 +81,9 @@ export class EdgeLogs {
     if (entry.kind === "incarnation") this.#writers.add(entry.writer);
     if (entry.kind === "checkpoint") {
       const { writer, gaps } = decodeCheckpoint(entry.raw);
-      for (const { incarnation, lane, first, last } of gaps.pending) {
+      for (const { localId, incarnation, lane, first, last } of gaps.pending) {
         const run = runOf({ writer, incarnation, lane });
-        history.gaps.set(`${run} ${first} ${last}`, { run, first, last });
+        history.gaps.set(`${run} ${localId} ${first} ${last}`, { run, localId, first, last });
       }
     }
     const copies: Copy[] = [];
@@ -152,11 +153,10 @@ export class EdgeLogs {
    */
   freeing(log: string, throughSeq: number, isSafe: (copy: Copy) => boolean): void {
     const history = this.#log(log);
-    const gaps = [...history.gaps.values()];
     for (let seq = history.freedThrough + 1; seq <= throughSeq; seq++) {
       for (const copy of history.records.get(seq)?.copies ?? []) {
-        const isGivenUp = gaps.some((gap) => gap.run === copy.run && gap.first <= copy.number && copy.number <= gap.last);
-        // Another copy of the log lost it, and may have declared its number first: then the gap record stands for it at the core.
+        // Another copy of the log that held it may have declared its number first, or have lost it: the gap record stands for it at the core.
+        const isGivenUp = [...copy.record.heldBy].some((holder) => this.#declares(holder, copy));
         if (isGivenUp || copy.record.lostBy.size > 0 || isSafe(copy)) continue;
         this.#violate(8, "freed early", `${log} frees event ${copy.id}, number ${copy.number} of ${copy.run} (record ${seq})`);
       }
@@ -216,6 +216,14 @@ export class EdgeLogs {
   /** True for a writer whose log is watched. */
   knows(writer: string): boolean {
     return this.#writers.has(writer);
+  }
+
+  /** The log says that it gave the number up. */
+  #declares(log: string, { run, localId, number }: Copy): boolean {
+    for (const gap of this.#log(log).gaps.values()) {
+      if (gap.run === run && gap.localId === localId && gap.first <= number && number <= gap.last) return true;
+    }
+    return false;
   }
 
   #take(log: string, record: LoggedRecord, allowed: boolean): void {

@@ -444,6 +444,20 @@ describe("submissions and gateways' logs", () => {
       expect(free(4)).toEqual(["8 freed early"]);
     });
 
+    it("accepts what a copy of the log gave up of what both hold, and nothing that only one of them holds (seed 2072)", () => {
+      logs.copied(DISK, "clone");
+      logs.landed("clone", 5, dropRecord(5, "a", 1, 4));
+      expect(free(4)).toEqual([]);
+      logs.landed(DISK, 5, commitRecord(5, "a", 4, [3]));
+      expect(free(5)).toEqual(["8 freed early"]);
+    });
+
+    it("takes numbers that were given up of one stream for those of no other", () => {
+      logs.landed(DISK, 5, commitRecord(5, "a", 1, [3], NEXT_ID));
+      logs.landed(DISK, 6, dropRecord(6, "a", 1, 3));
+      expect(free(6)).toEqual(["8 freed early"]);
+    });
+
     it("does not ask for a record that was damaged", () => {
       logs.damaged(DISK, 3, false);
       expect(free(3, 0)).toEqual([]);
