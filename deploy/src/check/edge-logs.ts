@@ -1,5 +1,6 @@
 import { openChunk } from "@tributary/common/format/block";
 import { payloadOf } from "@tributary/common/format/event-columns";
+import { evenRangeIndex, keyHash } from "@tributary/common/key-hash";
 import { decodeCheckpoint } from "@tributary/edge/store/checkpoint-record";
 import { decodeEntry } from "@tributary/edge/store/log-cursor";
 import { runOf, type Violate } from "./plain.ts";
@@ -62,6 +63,8 @@ export class EdgeLogs {
   readonly #streams = new Map<string, Set<string>>();
   /** The core's streams to which a gateway's stream was ever mapped: what is logged of it is read there. */
   readonly #mapped = new Map<string, Set<string>>();
+  /** Of the core's streams: into how many segments they are cut. */
+  readonly #segments = new Map<string, number>();
   /** By a gateway's stream: the run that wrote to it last. */
   readonly #lastRun = new Map<string, string>();
   #replaced = 0;
@@ -92,7 +95,9 @@ export class EdgeLogs {
     if (entry.kind !== "commit") return;
     for (const change of entry.changes) {
       if (change.type === "delete-stream") history.deletions.set(change.id, seq);
-      if (change.type === "map-stream") this.#mapped.set(change.id, (this.#mapped.get(change.id) ?? new Set()).add(change.mapping.id));
+      if (change.type !== "map-stream") continue;
+      this.#mapped.set(change.id, (this.#mapped.get(change.id) ?? new Set()).add(change.mapping.id));
+      this.#segments.set(change.mapping.id, change.mapping.segments);
     }
     const localIds = new Map(entry.streams.map(({ blockId, localId }) => [blockId, localId]));
     for (const block of entry.blocks) {
@@ -171,6 +176,18 @@ export class EdgeLogs {
   /** A later incarnation or lane wrote to the stream after each copy of the event. */
   wasFollowed(id: number): boolean {
     return this.copiesOf(id).every(({ localId, run }) => this.#lastRun.get(localId) !== run);
+  }
+
+  /** What its run wrote behind the event into the same segment of a stream of the core. */
+  behind({ run, localId, number, key }: Copy, streamId: string): readonly Copy[] {
+    const segments = this.#segments.get(streamId) ?? 1;
+    const segment = evenRangeIndex(keyHash(key), segments);
+    const found: Copy[] = [];
+    for (let next = number + 1; ; next++) {
+      const copies = this.numbered(run, localId, next);
+      if (copies.length === 0) return found;
+      found.push(...copies.filter((copy) => evenRangeIndex(keyHash(copy.key), segments) === segment));
+    }
   }
 
   /** More than one disk held a record of the event: its log was cloned, or its disk replaced by a backup. */
