@@ -1,5 +1,6 @@
 import { openChunk } from "@tributary/common/format/block";
 import { payloadOf } from "@tributary/common/format/event-columns";
+import { evenRangeIndex, keyHash } from "@tributary/common/key-hash";
 import { decodeCheckpoint } from "@tributary/edge/store/checkpoint-record";
 import { decodeEntry } from "@tributary/edge/store/log-cursor";
 import { runOf, type Violate } from "./plain.ts";
@@ -34,6 +35,7 @@ export interface LoggedRecord {
 /** Numbers that a gateway's log itself says it gave up. */
 interface DeclaredGap {
   readonly run: string;
+  readonly localId: string;
   readonly first: number;
   readonly last: number;
 }
@@ -61,6 +63,8 @@ export class EdgeLogs {
   readonly #streams = new Map<string, Set<string>>();
   /** The core's streams to which a gateway's stream was ever mapped: what is logged of it is read there. */
   readonly #mapped = new Map<string, Set<string>>();
+  /** Of the core's streams: into how many segments they are cut. */
+  readonly #segments = new Map<string, number>();
   /** By a gateway's stream: the run that wrote to it last. */
   readonly #lastRun = new Map<string, string>();
   #replaced = 0;
@@ -80,9 +84,9 @@ export class EdgeLogs {
     if (entry.kind === "incarnation") this.#writers.add(entry.writer);
     if (entry.kind === "checkpoint") {
       const { writer, gaps } = decodeCheckpoint(entry.raw);
-      for (const { incarnation, lane, first, last } of gaps.pending) {
+      for (const { localId, incarnation, lane, first, last } of gaps.pending) {
         const run = runOf({ writer, incarnation, lane });
-        history.gaps.set(`${run} ${first} ${last}`, { run, first, last });
+        history.gaps.set(`${run} ${localId} ${first} ${last}`, { run, localId, first, last });
       }
     }
     const copies: Copy[] = [];
@@ -91,7 +95,9 @@ export class EdgeLogs {
     if (entry.kind !== "commit") return;
     for (const change of entry.changes) {
       if (change.type === "delete-stream") history.deletions.set(change.id, seq);
-      if (change.type === "map-stream") this.#mapped.set(change.id, (this.#mapped.get(change.id) ?? new Set()).add(change.mapping.id));
+      if (change.type !== "map-stream") continue;
+      this.#mapped.set(change.id, (this.#mapped.get(change.id) ?? new Set()).add(change.mapping.id));
+      this.#segments.set(change.mapping.id, change.mapping.segments);
     }
     const localIds = new Map(entry.streams.map(({ blockId, localId }) => [blockId, localId]));
     for (const block of entry.blocks) {
@@ -152,11 +158,10 @@ export class EdgeLogs {
    */
   freeing(log: string, throughSeq: number, isSafe: (copy: Copy) => boolean): void {
     const history = this.#log(log);
-    const gaps = [...history.gaps.values()];
     for (let seq = history.freedThrough + 1; seq <= throughSeq; seq++) {
       for (const copy of history.records.get(seq)?.copies ?? []) {
-        const isGivenUp = gaps.some((gap) => gap.run === copy.run && gap.first <= copy.number && copy.number <= gap.last);
-        // Another copy of the log lost it, and may have declared its number first: then the gap record stands for it at the core.
+        // Another copy of the log that held it may have declared its number first, or have lost it: the gap record stands for it at the core.
+        const isGivenUp = [...copy.record.heldBy].some((holder) => this.#declares(holder, copy));
         if (isGivenUp || copy.record.lostBy.size > 0 || isSafe(copy)) continue;
         this.#violate(8, "freed early", `${log} frees event ${copy.id}, number ${copy.number} of ${copy.run} (record ${seq})`);
       }
@@ -171,6 +176,18 @@ export class EdgeLogs {
   /** A later incarnation or lane wrote to the stream after each copy of the event. */
   wasFollowed(id: number): boolean {
     return this.copiesOf(id).every(({ localId, run }) => this.#lastRun.get(localId) !== run);
+  }
+
+  /** What its run wrote behind the event into the same segment of a stream of the core. */
+  behind({ run, localId, number, key }: Copy, streamId: string): readonly Copy[] {
+    const segments = this.#segments.get(streamId) ?? 1;
+    const segment = evenRangeIndex(keyHash(key), segments);
+    const found: Copy[] = [];
+    for (let next = number + 1; ; next++) {
+      const copies = this.numbered(run, localId, next);
+      if (copies.length === 0) return found;
+      found.push(...copies.filter((copy) => evenRangeIndex(keyHash(copy.key), segments) === segment));
+    }
   }
 
   /** More than one disk held a record of the event: its log was cloned, or its disk replaced by a backup. */
@@ -203,6 +220,11 @@ export class EdgeLogs {
     return this.#byNumber.get(`${run} ${localId} ${number}`) ?? [];
   }
 
+  /** The core's streams to which a gateway's stream was ever mapped. */
+  mappedOf(localId: string): ReadonlySet<string> {
+    return this.#mapped.get(localId) ?? new Set();
+  }
+
   /** The gateway's own ids of the streams that have events of a run. */
   streamsOf(run: string): ReadonlySet<string> {
     return this.#streams.get(run) ?? new Set();
@@ -211,6 +233,14 @@ export class EdgeLogs {
   /** True for a writer whose log is watched. */
   knows(writer: string): boolean {
     return this.#writers.has(writer);
+  }
+
+  /** The log says that it gave the number up. */
+  #declares(log: string, { run, localId, number }: Copy): boolean {
+    for (const gap of this.#log(log).gaps.values()) {
+      if (gap.run === run && gap.localId === localId && gap.first <= number && number <= gap.last) return true;
+    }
+    return false;
   }
 
   #take(log: string, record: LoggedRecord, allowed: boolean): void {

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { EdgeLogs } from "./edge-logs.ts";
+import { type Copy, EdgeLogs } from "./edge-logs.ts";
 import { type PlainRecord, runOf, type Submission } from "./plain.ts";
 import { checkSubmissions, type Excuse, type ReadRecord, type StreamRead } from "./submissions.ts";
 import {
@@ -20,6 +20,8 @@ const NEXT_ID = "d".repeat(32);
 const NEXT_CORE_ID = "e".repeat(32);
 /** Where the log says to what its streams are mapped. */
 const MAPPED_SEQ = 100;
+/** Of two segments it goes into another one than the key of the other events. */
+const OTHER_HALF = "l";
 const NONE: Excuse = { missing: false, doubled: false };
 const WHOLE = { id: "0.0.0", range: { from: 0, to: 2 ** 32 } };
 
@@ -190,6 +192,17 @@ describe("submissions and gateways' logs", () => {
     logs.landed(DISK, 5, commitRecord(5, "b", 1, [3]));
     expect(logs.wasFollowed(0)).toBe(true);
     expect(logs.wasFollowed(3)).toBe(false);
+  });
+
+  it("knows what an incarnation wrote behind an event into its segment (seed 2470)", () => {
+    const behind = () => logs.behind(logs.copiesOf(0)[0] as Copy, CORE_ID).map(({ id }) => id);
+    logs.landed(DISK, 5, commitRecord(5, "b", 4, [3]));
+    logs.landed(DISK, 6, commitRecord(6, "a", 4, [4], NEXT_ID));
+    logs.landed(DISK, 7, commitRecord(7, "a", 4, [5], STREAM_ID, OTHER_HALF));
+    logs.landed(DISK, 8, commitRecord(8, "a", 5, [6]));
+    expect(behind()).toEqual([1, 2, 5, 6]);
+    logs.landed(DISK, 101, mapRecord(101, STREAM_ID, CORE_ID, 2));
+    expect(behind()).toEqual([1, 2, 6]);
   });
 
   it("does not ask for what was never acknowledged", () => {
@@ -442,6 +455,20 @@ describe("submissions and gateways' logs", () => {
     it("accepts what the log's own checkpoint gave up, and nothing beside", () => {
       logs.landed(DISK, 5, dropRecord(5, "a", 1, 2));
       expect(free(4)).toEqual(["8 freed early"]);
+    });
+
+    it("accepts what a copy of the log gave up of what both hold, and nothing that only one of them holds (seed 2072)", () => {
+      logs.copied(DISK, "clone");
+      logs.landed("clone", 5, dropRecord(5, "a", 1, 4));
+      expect(free(4)).toEqual([]);
+      logs.landed(DISK, 5, commitRecord(5, "a", 4, [3]));
+      expect(free(5)).toEqual(["8 freed early"]);
+    });
+
+    it("takes numbers that were given up of one stream for those of no other", () => {
+      logs.landed(DISK, 5, commitRecord(5, "a", 1, [3], NEXT_ID));
+      logs.landed(DISK, 6, dropRecord(6, "a", 1, 3));
+      expect(free(6)).toEqual(["8 freed early"]);
     });
 
     it("does not ask for a record that was damaged", () => {

@@ -183,6 +183,7 @@ function isSuccessor(segment: string, of: string): boolean {
 }
 
 interface GapRecord {
+  readonly streamId: string;
   readonly stream: string;
   readonly range: { readonly from: number; readonly to: number } | undefined;
   readonly first: number;
@@ -191,33 +192,41 @@ interface GapRecord {
 }
 
 /** What gap records say is lost. */
-class Gaps {
+export class Gaps {
   readonly #byRun = new Map<string, GapRecord[]>();
   readonly #streams: ReadonlySet<string>;
 
   constructor(reads: readonly StreamRead[]) {
     this.#streams = new Set(reads.map(({ stream }) => stream));
-    for (const { stream, segments, records } of reads) {
+    for (const { id: streamId, stream, segments, records } of reads) {
       for (const { gap, number, segment, ...record } of records) {
         if (!gap) continue;
         const run = runOf(record);
         const list = this.#byRun.get(run) ?? [];
         const range = segments.find(({ id }) => isSuccessor(id, segment))?.range;
-        list.push({ stream, range, last: number, ...gap });
+        list.push({ streamId, stream, range, last: number, ...gap });
         this.#byRun.set(run, list);
       }
     }
   }
 
+  declare(copy: Copy, stream: string): boolean {
+    return this.#tell(copy).some(
+      (gap) => gap.stream === stream || gap.stream.startsWith(`${stream}.quarantine-`) || !this.#streams.has(stream),
+    );
+  }
+
+  /** A gap record in one of these streams of the core tells of it. */
+  declareIn(copy: Copy, streamIds: ReadonlySet<string>): boolean {
+    return this.#tell(copy).some(({ streamId }) => streamIds.has(streamId));
+  }
+
   /** A gap record tells of its own segment, or, where all of its numbers are lost, of every segment. */
-  declare({ run, number, key }: Copy, stream: string): boolean {
+  #tell({ run, number, key }: Copy): readonly GapRecord[] {
     const hash = keyHash(key);
-    return (this.#byRun.get(run) ?? []).some(
-      (gap) =>
-        gap.first <= number &&
-        number <= gap.last &&
-        (gap.stream === stream || gap.stream.startsWith(`${stream}.quarantine-`) || !this.#streams.has(stream)) &&
-        (gap.count === gap.last - gap.first + 1 || (gap.range !== undefined && gap.range.from <= hash && hash < gap.range.to)),
+    return (this.#byRun.get(run) ?? []).filter(
+      ({ first, last, count, range }) =>
+        first <= number && number <= last && (count === last - first + 1 || (range !== undefined && range.from <= hash && hash < range.to)),
     );
   }
 }

@@ -3,7 +3,7 @@ import type { Copy, EdgeLogs } from "../check/edge-logs.ts";
 import { checkKeySpace } from "../check/key-space.ts";
 import { runOf } from "../check/plain.ts";
 import { StreamVerifier } from "../check/stream-verifier.ts";
-import { checkSubmissions, type Excuse, type StreamRead } from "../check/submissions.ts";
+import { checkSubmissions, type Excuse, Gaps, type StreamRead } from "../check/submissions.ts";
 import type { Ledger, Loss, Seen, Submission } from "./ledger.ts";
 
 export type { Excuse } from "../check/submissions.ts";
@@ -48,11 +48,12 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
   const { ledger, logs, excuse, wasDeleted, wasClosed } = facts;
+  const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
+  const gaps = new Gaps(streams);
   for (const read of reads) {
     checkKeySpace(read.info.name.stream, read.info.segments, ledger.violate);
-    checkNumbers(read, facts);
+    checkNumbers(read, gaps, facts);
   }
-  const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
   checkSubmissions(streams, {
     submissions: ledger.submissions,
     logs,
@@ -65,9 +66,10 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
 
 /**
  * Ordinals and numbers without holes. Without a gap record only those may be missing that the writer itself never knew after a loss, or
- * that another stream has: one that was deleted or closed, and continued in this one; or of which the gap record may have gone with it.
+ * that another stream has, or declares lost: one that was deleted or closed, and continued in this one; or of which the gap record may have
+ * gone with it.
  */
-function checkNumbers({ info, records }: CompleteRead, facts: CheckerFacts): void {
+function checkNumbers({ info, records }: CompleteRead, gaps: Gaps, facts: CheckerFacts): void {
   const { ledger, logs, countOf, isCurrent, branched, holdersOf, excuse } = facts;
   const verifier = new StreamVerifier({ branched });
   /** The gateways' streams that were continued in this one. */
@@ -78,8 +80,10 @@ function checkNumbers({ info, records }: CompleteRead, facts: CheckerFacts): voi
     const copy = logs.find(record.id, run, record.number, info.id);
     if (copy) origins.set(run, (origins.get(run) ?? new Set()).add(copy.localId));
   }
-  const isExplained = ({ id, record }: Copy) => {
+  const isExplained = (copy: Copy) => {
+    const { id, record, localId } = copy;
     if (record.forgotten || holdersOf(id).some((streamId) => streamId !== info.id)) return true;
+    if (gaps.declareIn(copy, logs.mappedOf(localId))) return true;
     const submission = ledger.submissions[id];
     return submission !== undefined && excuse(submission).missing;
   };

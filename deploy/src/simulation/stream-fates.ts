@@ -78,6 +78,11 @@ export class StreamFates {
     return (this.#holders.get(id) ?? []).flatMap(({ streamId, frame }) => (frame.counts ? [streamId] : []));
   }
 
+  /** Streams in which frames held it that a log lost. */
+  lostFrom(id: number): readonly string[] {
+    return (this.#holders.get(id) ?? []).flatMap(({ streamId, frame }) => (frame.counts ? [] : [streamId]));
+  }
+
   /** A log lost all that it knew of a stream of this name. */
   wasForgotten(name: string): boolean {
     const all = this.#registered.get(name) ?? [];

@@ -3,7 +3,7 @@ import type { LogFields, Logger } from "@tributary/common/logger";
 import type { StreamName } from "@tributary/common/names";
 import type { Phase, PhaseListener } from "@tributary/common/phases";
 import { decodeStreamRecord, STREAMS_PREFIX } from "@tributary/core/service/stream-record";
-import { EdgeLogs } from "../check/edge-logs.ts";
+import { type Copy, EdgeLogs } from "../check/edge-logs.ts";
 import { type Excuse, excuseOf } from "./checker.ts";
 import type { Service, Workplace } from "./clients/client.ts";
 import { startCloser, startEnder } from "./clients/closer.ts";
@@ -310,12 +310,20 @@ export class World implements SimWorld {
 
   /**
    * Its gateway freed it at `committed`, and no gap record tells what a stream had that the core does not know at all any more, nor what
-   * incarnations before the one had that the gateway is asked for.
+   * incarnations before the one had that the gateway is asked for; and it is asked only where it sends more.
    */
   #forgottenAtCommitted({ id, writer, stream }: Submission): boolean {
     const node = this.gateways.find(({ disk }) => disk.name === writer);
     if (node?.shape.freeAt !== "committed") return false;
-    return this.fates.wasForgotten(stream) || (this.fates.wasLost(id) && this.logs.wasFollowed(id));
+    return this.fates.wasForgotten(stream) || (this.fates.wasLost(id) && (this.logs.wasFollowed(id) || !this.#wasAskedFor(id)));
+  }
+
+  /** The core has what came behind the event in its segment, and so lacked the event. */
+  #wasAskedFor(id: number): boolean {
+    return this.fates.lostFrom(id).some((streamId) => {
+      const isHeld = (later: Copy) => this.fates.holdersOf(later.id).includes(streamId);
+      return this.logs.copiesOf(id).some((copy) => this.logs.behind(copy, streamId).some(isHeld));
+    });
   }
 
   /** Its gateway dropped it, and the gap record that says so may have gone with the stream, or be where damage keeps it. */

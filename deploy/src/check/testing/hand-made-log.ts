@@ -20,16 +20,23 @@ export function startRecord(seq: number, letter: string): Uint8Array {
 }
 
 /** The record of a commit of events with these ids, numbered from `first`. */
-export function commitRecord(seq: number, letter: string, first: number, ids: readonly number[], streamId: string = STREAM_ID): Uint8Array {
+export function commitRecord(
+  seq: number,
+  letter: string,
+  first: number,
+  ids: readonly number[],
+  streamId: string = STREAM_ID,
+  key = "k",
+): Uint8Array {
   const writer = { writer: WRITER, incarnation: incarnationOf(letter), lane: "live" } as const;
-  const events = ids.map((id, i) => ({ number: first + i, data: String(id), key: "k" }));
+  const events = ids.map((id, i) => ({ number: first + i, data: String(id), key }));
   const { bytes } = block(writer, [{ streamId, previous: first - 1, events }]);
   return encodeRecord(RECORD_KIND.commit, seq, 0, { p: 1, b: [bytes.length], o: [-1] }, [bytes]).bytes;
 }
 
 /** The record of a commit that maps a stream of the gateway to one of the core. */
-export function mapRecord(seq: number, id: string, coreId: string): Uint8Array {
-  return changeRecord(seq, { type: "map-stream", id, mapping: { id: coreId, segments: 1, containers: [0] } });
+export function mapRecord(seq: number, id: string, coreId: string, segments = 1): Uint8Array {
+  return changeRecord(seq, { type: "map-stream", id, mapping: { id: coreId, segments, containers: new Array(segments).fill(0) } });
 }
 
 /** The record of a commit that deletes a stream of the gateway. */

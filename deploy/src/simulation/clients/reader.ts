@@ -2,7 +2,7 @@ import { sleep } from "@tributary/common/clock";
 import { hasCode, TributaryError } from "@tributary/common/errors";
 import type { StreamName } from "@tributary/common/names";
 import type { ReadEvent, ReadLevel, StreamInfo, StreamService } from "@tributary/common/stream-service";
-import { decodeStreamRecord, nameOfKey, STREAMS_PREFIX } from "@tributary/core/service/stream-record";
+import { decodeStreamRecord, nameOfKey, STREAMS_PREFIX, streamKey } from "@tributary/core/service/stream-record";
 import { digestOf } from "../../check/plain.ts";
 import type { Seen } from "../ledger.ts";
 import type { SimProcess } from "../process.ts";
@@ -34,7 +34,7 @@ function notice(world: SimWorld, reader: string, seen: Seen): void {
 
 /**
  * Follows a stream of the core from its beginning on, through everything that happens to the core; of a name that comes again, the next one.
- * At level tiered it never has to go back, and everything that it reads is in the lake.
+ * At level tiered everything that it reads is in the lake, and it never has to go back unless that is damaged.
  */
 export function startTailReader(world: SimWorld, name: string, service: Service, stream: StreamShape, level: ReadLevel): void {
   if (!world.allows(name)) return;
@@ -80,7 +80,7 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
         if (page.closed) await pause(world, reader, 2_000);
         else if (page.upToDate) await waitForData(world, reader, service, { stream, offset, level });
       } catch (error) {
-        const mayGoBack = world.wentBack && level === "committed";
+        const mayGoBack = world.wentBack && (level === "committed" || isDamaged(world, stream));
         const common = mayGoBack && hasCode(error, "OFFSET_UNKNOWN") ? error.details["nextOffset"] : undefined;
         if (typeof common === "string") {
           // What it has read beyond is lost; what counts is the same up to there.
@@ -108,6 +108,13 @@ export function startTailReader(world: SimWorld, name: string, service: Service,
     }
   };
   follow().catch((error: unknown) => world.defect(name, error));
+}
+
+/** Something that the lake had of the stream's container is damaged for good: no level outlives that together with the log. */
+function isDamaged(world: SimWorld, stream: StreamName): boolean {
+  const record = world.meta.at(streamKey(stream), world.nowMs);
+  const container = record && decodeStreamRecord(record.key, record.value).containers[0];
+  return container !== undefined && world.damaged.has(container);
 }
 
 /** Records that are read before the offset. */

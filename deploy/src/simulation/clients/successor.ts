@@ -42,7 +42,7 @@ export function startSuccessor(world: SimWorld, name: string, service: Service, 
           return true;
         } catch (error) {
           if (hasCode(error, "STREAM_UNKNOWN")) {
-            await world.request(client, service, TIMEOUT_MS, (streams) => streams.create(stream, optionsOf(stream))).catch(() => {});
+            await create(stream);
           } else if (!(error instanceof TributaryError) || !error.retryable) {
             if (triesMax > 1 && !excused(stream)) {
               ledger.violate(1, "forgot a producer", `${name}, ${producer.seq} of epoch ${producer.epoch} in ${nameOf(stream)}: ${error}`);
@@ -58,16 +58,31 @@ export function startSuccessor(world: SimWorld, name: string, service: Service, 
     async function mustFail(stream: StreamShape, producer: ProducerToken): Promise<void> {
       const { submissions, pack } = compose(world, name, { ...at, streams: [stream] }, "exactly-once", 2);
       if (!excused(stream)) for (const submission of submissions) submission.refused = true;
-      ledger.sent(submissions);
-      try {
-        await world.request(client, service, TIMEOUT_MS, async (streams) => {
-          await streams.append(stream, { events: pack, contentType: undefined, producer });
-          if (!excused(stream)) ledger.violate(1, "zombie was taken", `${name}, ${producer.seq} of epoch ${producer.epoch}`);
-        });
-      } catch (error) {
-        if (error instanceof TributaryError && (error.retryable || hasCode(error, "PRODUCER_EPOCH_STALE"))) return;
-        if (!excused(stream)) ledger.violate(1, "zombie was not refused", `${name}, ${producer.seq} of epoch ${producer.epoch}: ${error}`);
+      for (let tries = 1; !world.hopeless; tries++) {
+        ledger.sent(submissions);
+        try {
+          await world.request(client, service, TIMEOUT_MS, async (streams) => {
+            await streams.append(stream, { events: pack, contentType: undefined, producer });
+            if (!excused(stream)) ledger.violate(1, "zombie was taken", `${name}, ${producer.seq} of epoch ${producer.epoch}`);
+          });
+          return;
+        } catch (error) {
+          if (excused(stream) || (error instanceof TributaryError && (error.retryable || hasCode(error, "PRODUCER_EPOCH_STALE")))) return;
+          if (!hasCode(error, "STREAM_UNKNOWN")) {
+            ledger.violate(1, "zombie was not refused", `${name}, ${producer.seq} of epoch ${producer.epoch}: ${error}`);
+            return;
+          }
+        }
+        // An old read of the MetaStore may not show it; then it is found again.
+        if ((await create(stream)) && !excused(stream)) ledger.violate(1, "forgot a stream", nameOf(stream));
+        await pause(world, client, Math.min(2_000, 100 * 2 ** tries));
       }
+    }
+
+    /** True if it was not there. */
+    async function create(stream: StreamShape): Promise<boolean> {
+      const creation = world.request(client, service, TIMEOUT_MS, (streams) => streams.create(stream, optionsOf(stream)));
+      return (await creation.catch(() => undefined))?.created ?? false;
     }
 
     function excused(stream: StreamShape): boolean {
