@@ -125,6 +125,28 @@ describe("a log that went back", () => {
     expect(await past.texts(next)).toEqual(texts(1, 3));
   });
 
+  it("together with the MetaStore under an owner that brings what it has into the lake later: the next owner's events stay there", async () => {
+    const past = new Past(seededRandom(16));
+    const first = await past.open();
+    await fill(first, 1, 3);
+    const saved = past.save();
+    const forgotten = await past.open();
+    await fill(forgotten, 4, 9);
+    past.restoreLogs(saved);
+    past.epoch = saved.epoch;
+    const next = await past.open(FLUSH_ALWAYS);
+    await fill(next, 14, 15);
+    await tiered(next);
+    const failed = new Promise((resolve) => forgotten.onFailed(resolve));
+    await expect(fill(forgotten, 10, 10)).rejects.toMatchObject({ code: "LOG_RESULT_UNKNOWN" });
+    expect(await failed).toMatchObject({ code: "STORE_CORRUPT" });
+    await next.close();
+    // In one epoch with the next owner's, the forgotten one's object would be the newest of the lake: it reaches further.
+    const last = await past.open();
+    expect(last.status().generation).toBe(0);
+    expect(await past.texts(last)).toEqual([...texts(1, 3), ...texts(14, 15)]);
+  });
+
   it("does not let a zombie of the old generation add anything", async () => {
     const past = new Past(seededRandom(5));
     const zombie = await past.open(FLUSH_ALWAYS);

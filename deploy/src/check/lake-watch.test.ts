@@ -240,6 +240,31 @@ describe("LakeWatch", () => {
       expect(found).toEqual([]);
     });
 
+    it.each([
+      ["in a log that went back", (one: string) => one],
+      ["in a frame that is void", () => START],
+    ])("finds that an epoch was used by two owners, the second %s", (_, previousHash) => {
+      const one = land(1, START, [takeOver()]);
+      const mark = watch.mark(0, 0);
+      // An owner fences each of its attempts.
+      const two = land(2, one, [takeOver(NONCES[1])], { epoch: 2 });
+      land(3, two, [takeOver(NONCES[1])], { epoch: 2, attempt: 2 });
+      expect(found).toEqual([]);
+      watch.rolledBack(0, 0, mark);
+      land(2, previousHash(one), [takeOver(NONCES[2])], { epoch: 2 });
+      expect(found).toEqual(["5 an epoch of two owners"]);
+    });
+
+    it("allows two owners an epoch that a full lake let nobody claim", () => {
+      watch.refused("g0/c00000/epochs/0000000002");
+      const one = land(1, START, [takeOver()]);
+      const mark = watch.mark(0, 0);
+      land(2, one, [takeOver(NONCES[1])], { epoch: 2 });
+      watch.rolledBack(0, 0, mark);
+      land(2, one, [takeOver(NONCES[2])], { epoch: 2 });
+      expect(found).toEqual([]);
+    });
+
     it("finds a generation without a root, and one that goes on from nothing", () => {
       landIn(1, 1, START, []);
       expect(found.splice(0)).toEqual(["5 no root"]);

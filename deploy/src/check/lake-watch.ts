@@ -31,6 +31,10 @@ interface Container {
   readonly history: History;
   readonly logs: Map<number, Wal>;
   generation: number;
+  /** The nonce of whoever took it over in each epoch. */
+  readonly owners: Map<number, string>;
+  /** Epochs whose owners could not put their claims. */
+  readonly unclaimed: Set<number>;
   /** Blocks whose records were truncated: the lake alone has them. */
   readonly inLakeAlone: Omit<StoredBlock, "bytes">[];
 }
@@ -103,6 +107,7 @@ export class LakeWatch {
       this.#violate(5, "no frame", `WAL ${container} record ${seq} was written damaged: ${error.message}`);
       return;
     }
+    this.#judgeOwner(of, container, frame);
     const behind = frame.epoch - wal.epoch || frame.attempt - wal.attempt;
     if (behind < 0 || frame.previousHash !== wal.hash) {
       this.voidFrames++;
@@ -129,6 +134,22 @@ export class LakeWatch {
       if (of.generation === generation) of.history.moveTo(entry);
     }
     for (const operation of frame.operations) this.#apply(of, wal, entry, operation);
+  }
+
+  /** Rules C1 and L2: an epoch is one owner's, also where frames are void or lost. Names of objects and the order of owners rest on it. */
+  #judgeOwner(of: Container, container: number, { epoch, operations }: Frame): void {
+    for (const operation of operations) {
+      if (operation.type !== "take-over") continue;
+      const { nonce } = operation;
+      const owner = of.owners.get(epoch);
+      if (owner === undefined) of.owners.set(epoch, nonce);
+      else if (owner !== nonce && !of.unclaimed.has(epoch))
+        this.#violate(
+          5,
+          "an epoch of two owners",
+          `container ${container} was taken over in epoch ${epoch} under ${owner} and under ${nonce}`,
+        );
+    }
   }
 
   #apply(of: Container, wal: Wal, entry: HistoryEntry, operation: Operation): void {
@@ -229,6 +250,12 @@ export class LakeWatch {
         for (const id of block.ids) this.tiered.add(id);
       }
     }
+  }
+
+  /** A full store did not take an object. Whoever takes a container over all the same cannot say that the epoch is its own. */
+  refused(name: string): void {
+    const [, generation, container, epoch] = /^g(\d+)\/c(\d+)\/epochs\/(\d+)$/.exec(name) ?? [];
+    if (epoch) this.#container(Number(container)).unclaimed.add(Number(generation) * EPOCHS_PER_GENERATION + Number(epoch));
   }
 
   /** Frames whose blocks an object may hold: also those that a log lost. */
@@ -396,7 +423,7 @@ export class LakeWatch {
   #container(container: number): Container {
     let of = this.#containers.get(container);
     if (!of) {
-      of = { history: new History(), logs: new Map(), generation: 0, inLakeAlone: [] };
+      of = { history: new History(), logs: new Map(), generation: 0, owners: new Map(), unclaimed: new Set(), inLakeAlone: [] };
       this.#containers.set(container, of);
       this.#begin(of, 0, WAL_START, undefined);
     }

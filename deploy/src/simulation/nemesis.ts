@@ -1,3 +1,6 @@
+import { decodeOwnerRecord } from "@tributary/core/cluster/cluster-codec";
+import { ownerKey } from "@tributary/core/service/cluster-record";
+import { decodeStreamRecord, STREAMS_PREFIX } from "@tributary/core/service/stream-record";
 import type { CoreNode, WireName } from "./core-node.ts";
 import { GatewayNode } from "./gateway-node.ts";
 import type { SimBus } from "./ports/sim-bus.ts";
@@ -148,6 +151,7 @@ const PLANS: readonly Plan[] = [
   { kind: "WAL damaged at rest", count: [1, 1], share: 0.07, act: damageWal },
   { kind: "lake object damaged at rest", count: [1, 1], share: 0.07, act: damageObject },
   { kind: "core set back", count: [1, 2], share: 0.2, act: setBack },
+  { kind: "core set back past a take-over", count: [1, 1], share: 0.15, act: setBackPastTakeOver },
 ];
 
 /** The world's great faults, all decided before it begins. */
@@ -178,12 +182,19 @@ function replaceCore(world: World, site: string): void {
 
 /** Nothing comes through to it, from it, or both. */
 function cutCore(world: World, site: string, wires: readonly WireName[]): void {
-  const node = core(world, site);
+  const how = world.dice.pick(`${site} how`, ["both", "both", "in", "out"] as const);
+  cutWires(world, core(world, site), wires, { site, how, forMs: ms(world, site, 300, 7_000) });
+}
+
+function cutWires(
+  world: World,
+  node: CoreNode,
+  wires: readonly WireName[],
+  { site, how, forMs }: { readonly site: string; readonly how: Wire["cut"]; readonly forMs: number },
+): void {
   const { process, bus } = node;
   const cutNow = wires.map((name) => node.wire(name));
   if (!process?.alive || cutNow.some((wire) => wire?.cut !== "none")) return;
-  const how = world.dice.pick(`${site} how`, ["both", "both", "in", "out"] as const);
-  const forMs = ms(world, site, 300, 7_000);
   world.trace(node.name, `is cut off from ${wires.join(" and ")} (${how}) for ${(forMs / 1000).toFixed(2)} s`);
   const set = (cut: Wire["cut"]) => {
     for (const wire of cutNow) if (wire) wire.cut = cut;
@@ -298,12 +309,73 @@ function setBack(world: World, site: string): void {
       "world",
       `${what} of the core ${what === "both" ? "go" : "goes"} back by up to ${(afterMs / 1000).toFixed(2)} s, nodes ${nodes}`,
     );
-    world.loseCore();
-    for (const restore of restores) restore();
-    if (what === "logs") return;
-    world.meta.rollBack(metaSinceMs);
-    world.cores.metaWentBack();
+    goBack(world, restores, what === "logs" ? undefined : metaSinceMs);
   });
+}
+
+/** `metaMs`: undefined where the MetaStore is left as it is. */
+function goBack(world: World, restores: readonly (() => void)[], metaMs: number | undefined): void {
+  world.loseCore();
+  for (const restore of restores) restore();
+  if (metaMs === undefined) return;
+  world.meta.rollBack(metaMs);
+  world.cores.metaWentBack();
+}
+
+/** So long it is waited for somebody to take over what a node held that stopped. */
+const TAKE_OVER_MS_MAX = 12_000;
+const TAKE_OVER_LOOK_MS = 50;
+
+/**
+ * The MetaStore, mostly with the logs, goes back behind a moment at which containers changed hands: epochs that were won are won again,
+ * while those who had them live on, sleep or see nothing of the MetaStore.
+ */
+function setBackPastTakeOver(world: World, site: string): void {
+  const { dice, shape } = world;
+  const containers = Array.from({ length: shape.containers }, (_, container) => container);
+  const withLogs = dice.float(`${site} what`) < 0.7;
+  const restores = withLogs ? containers.map((container) => world.wals.snapshot(container)) : [];
+  const metaMs = world.nowMs;
+  const epochs = () => containers.map((container) => epochWon(world, container));
+  const before = epochs();
+  const stopped = core(world, site);
+  if (dice.float(`${site} how`) < 0.5) stopped.restart();
+  else stopped.crash("power cut", shortly(world, `${site} down`, 4_000));
+  // Those who took over have served for a while, or have hardly begun.
+  const servedMs = shortly(world, `${site} served`, 4_000);
+  const awayMs = ms(world, `${site} away`, 500, 6_000);
+  const nodes = dice.pick(`${site} nodes`, ["live on", "sleep", "see no MetaStore", "die"] as const);
+  const named = streamIds(world);
+  const back = () => {
+    // A stream whose name is forgotten is another story: what producers send again meets the next stream of the name.
+    if (!world.faults.active || [...streamIds(world)].some((id) => !named.has(id))) return;
+    world.trace("world", `MetaStore${withLogs ? " and logs" : ""} of the core go back past a take-over, nodes ${nodes}`);
+    for (const [i, node] of world.cores.members.entries()) {
+      if (nodes === "die") node.crash("its stores are lost", awayMs);
+      // The others take again what was taken.
+      else if (nodes !== "live on" && dice.float(`${site} node ${i}`) < 0.5) {
+        if (nodes === "sleep") pauseFor(world, node.process, awayMs);
+        else cutWires(world, node, ["meta"], { site, how: "both", forMs: awayMs });
+      }
+    }
+    goBack(world, restores, metaMs);
+  };
+  const look = () => {
+    if (epochs().some((epoch, i) => epoch > (before[i] as number))) later(world, servedMs, back);
+    else if (world.nowMs < metaMs + TAKE_OVER_MS_MAX) later(world, TAKE_OVER_LOOK_MS, look);
+  };
+  look();
+}
+
+/** As the MetaStore has them. */
+function streamIds(world: World): Set<string> {
+  return new Set(world.meta.listAt(STREAMS_PREFIX, world.nowMs).map(({ key, value }) => decodeStreamRecord(key, value).id));
+}
+
+function epochWon(world: World, container: number): number {
+  const key = ownerKey(container);
+  const entry = world.meta.at(key, world.nowMs);
+  return entry ? decodeOwnerRecord(key, entry.value).epoch : 0;
 }
 
 /** An object that was stored well, and perhaps verified, gets other bytes, loses its end, or is gone. */

@@ -89,6 +89,7 @@ export class World implements SimWorld {
     this.lake.onEvent = (id, streamId, frame) => this.fates.hold(id, streamId, frame);
     this.shelf.onStored = (name, data) => this.lake.stored(name, data);
     this.shelf.onDeleted = (name) => this.lake.deleted(name);
+    this.shelf.onRefused = (name) => this.lake.refused(name);
     for (const shape of this.shape.gateways) this.gateways.push(new GatewayNode(this, shape, new LogStore(`disk of ${shape.name}`)));
     this.cores = new CoreGroup(this);
     for (const _ of this.shape.cluster.startMs) this.cores.add();
@@ -273,6 +274,8 @@ export class World implements SimWorld {
   /** Whoever follows a stream has read what counts, wherever it had to go on from. */
   judgeTails(): void {
     for (const { name, streamId, records } of this.tails.values()) {
+      // Where damage keeps a stream from being read, nobody tells its readers where to go on.
+      if (this.unreadable.has(streamId)) continue;
       const lost = this.lake.hasStream(streamId) ? records.find((record) => !this.lake.isCurrent(streamId, record)) : undefined;
       if (lost) this.ledger.violate(3, "tail on a lost history", `${name} has read ${lost.segment} ${lost.ordinal} under ${lost.nonce}`);
     }

@@ -14,6 +14,8 @@ export class ObjectShelf {
   /** Told of each object as it was really stored. */
   onStored: (name: string, data: Uint8Array) => void = () => {};
   onDeleted: (name: string) => void = () => {};
+  /** Told of each object for which there was no room. */
+  onRefused: (name: string) => void = () => {};
   /** No room for anything new. */
   full = false;
 }
@@ -70,7 +72,10 @@ export class SimObjectStore implements ObjectStore {
     const given = joined(data);
     const store = (): Outcome<undefined> => {
       if (this.#shelf.objects.has(name)) return { error: new TributaryError("OBJECT_EXISTS", `${name} exists`) };
-      if (this.#shelf.full) return { error: new TributaryError("STORAGE_FULL", "simulated: the store is full") };
+      if (this.#shelf.full) {
+        this.#shelf.onRefused(name);
+        return { error: new TributaryError("STORAGE_FULL", "simulated: the store is full") };
+      }
       let stored = given;
       if (faults.strikes("object stored damaged", site, putDamages)) {
         stored =
