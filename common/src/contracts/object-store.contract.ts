@@ -75,6 +75,9 @@ export function objectStoreContract(name: string, setup: () => Promise<ObjectSto
       const store = await startOpen();
       const data = patterned(1000, 1);
       await store.put("ranges", data);
+      const buffer = new Uint8Array(40);
+      expect(await store.get("ranges", { offset: 7, length: 30 }, buffer)).toEqual(data.subarray(7, 37));
+      expect(await store.get("ranges", undefined, buffer)).toEqual(data);
       for (const [offset, length] of [
         [0, 10],
         [990, 10],

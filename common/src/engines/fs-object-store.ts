@@ -83,14 +83,15 @@ class FsObjectStore implements ObjectStore {
     }
   }
 
-  async get(name: string, range?: { offset: number; length: number }): Promise<Uint8Array> {
+  async get(name: string, range?: { offset: number; length: number }, into?: Uint8Array): Promise<Uint8Array> {
     const file = await found(open(this.#pathOf(name), "r"));
     if (!file) throw notFound(name);
     try {
       const stats = await file.stat();
       if (!stats.isFile()) throw notFound(name);
       const from = Math.min(range?.offset ?? 0, stats.size);
-      return await readWhole(file, from, Math.min(range?.length ?? stats.size, stats.size - from));
+      const length = Math.min(range?.length ?? stats.size, stats.size - from);
+      return await readWhole(file, from, into && into.length >= length ? into.subarray(0, length) : new Uint8Array(length));
     } finally {
       await file.close();
     }
@@ -282,15 +283,14 @@ async function writeAll(file: FileHandle, batch: Uint8Array[]): Promise<void> {
   }
 }
 
-async function readWhole(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
+async function readWhole(file: FileHandle, offset: number, into: Uint8Array): Promise<Uint8Array> {
   let done = 0;
-  while (done < length) {
-    const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
+  while (done < into.length) {
+    const { bytesRead } = await file.read(into, done, into.length - done, offset + done);
     if (bytesRead === 0) break;
     done += bytesRead;
   }
-  return done === length ? bytes : bytes.slice(0, done);
+  return done === into.length ? into : into.slice(0, done);
 }
 
 async function syncFolder(path: string): Promise<void> {

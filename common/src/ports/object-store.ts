@@ -9,8 +9,11 @@ export interface ObjectInfo {
 export interface ObjectStore {
   /** Stores the object if the name is free; its bytes must not change meanwhile. Resolves only when its bytes and its name are durable. @throws OBJECT_EXISTS; STORAGE_FULL; LOG_RESULT_UNKNOWN when it may be stored */
   put(name: string, data: ObjectData): Promise<void>;
-  /** The object, or `length` bytes from `offset` (fewer at its end). @throws OBJECT_NOT_FOUND */
-  get(name: string, range?: { offset: number; length: number }): Promise<Uint8Array>;
+  /**
+   * The object, or `length` bytes from `offset` (fewer at its end). They may be put into `into`, where that is given and they fit: the
+   * answer is a view of it then. @throws OBJECT_NOT_FOUND
+   */
+  get(name: string, range?: { offset: number; length: number }, into?: Uint8Array): Promise<Uint8Array>;
   /** undefined if there is none. */
   head(name: string): Promise<ObjectInfo | undefined>;
   /** Objects whose name begins with the prefix, in order of name, after `after` if given; at most `limit`. */

@@ -17,8 +17,9 @@ export async function putVerified(objects: ObjectStore, name: string, data: Obje
     if (!hasCode(error, "OBJECT_EXISTS", "LOG_RESULT_UNKNOWN")) throw error;
   }
   const length = lengthOf(data);
+  const buffer = new Uint8Array(Math.min(length, COMPARE_BYTES));
   for (let offset = 0; offset < length; offset += COMPARE_BYTES) {
-    const stored = await objects.get(name, { offset, length: COMPARE_BYTES });
+    const stored = await objects.get(name, { offset, length: COMPARE_BYTES }, buffer);
     if (!holds(stored, sliced(data, offset, offset + COMPARE_BYTES))) {
       throw new TributaryError("STORE_CORRUPT", `object ${name} holds other bytes than were put`, { object: name });
     }
