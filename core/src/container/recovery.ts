@@ -56,7 +56,8 @@ export async function generationStart(tier: TierReader, generation: number): Pro
  *
  * Which frames count hangs on the one before, back to where the log begins; but its beginning is truncated. A checkpoint frame
  * names the position through which everything is tiered, so counting can start there, and it proves itself: it must count under
- * its own position. A deposed owner's checkpoint does not, because the new owner's fence lies between the two.
+ * its own position, and agree with the log where that still has the record. A deposed owner's checkpoint does not count, because the new
+ * owner's fence lies between the two.
  *
  * `holes`: whether records that are missing may be there when the log is read anew.
  *
@@ -83,6 +84,7 @@ export async function recover(log: Log, tier: TierReader, generation: number, ho
   };
   let failure: TributaryError | undefined;
   for (const { seq, checkpoint } of candidates.toReversed()) {
+    if (!(await agreesWithLog(log, first, checkpoint.position))) continue;
     const recovered = await replayFrom(log, tier, checkpoint, holes);
     if (recovered.hashes.has(seq)) return wholeOrDamaged(recovered);
     // Seen from a checkpoint that does not count anything may look corrupt; one before it decides.
@@ -92,6 +94,25 @@ export async function recover(log: Log, tier: TierReader, generation: number, ho
     throw new LogLost(`the WAL begins at ${first} and holds no checkpoint that counts`, { cause: failure });
   }
   return wholeOrDamaged(await replayFrom(log, tier, await generationStart(tier, generation), holes));
+}
+
+/**
+ * A log that went back may have been filled up to the very end that a forgotten owner knows: then that owner's next frame lands, and counts
+ * under its own position, behind frames which that position does not know. The record in its place tells, if it is still there and whole.
+ */
+async function agreesWithLog(log: Pick<Log, "read">, first: number, { seq, hash }: WalPosition): Promise<boolean> {
+  if (seq < first) return true;
+  const [record] = await log.read(seq, { recordsMax: 1, bytesMax: PAGE.bytesMax });
+  return record?.seq !== seq || !isWhole(record.data) || frameHash(record.data) === hash;
+}
+
+function isWhole(data: Uint8Array): boolean {
+  try {
+    decodeFrameHead(data);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** The state at a checkpoint, and the frames of the log that go on from it. @throws STORE_CORRUPT of the tier, FORMAT_UNSUPPORTED, LogHole */
