@@ -67,17 +67,20 @@ describe("submissions and gateways' logs", () => {
   type Facts = Parameters<typeof checkSubmissions>[1];
 
   /** What is found in the records, where they were read in one stream of the core; what was found before stays. */
-  function judgeWith(facts: Partial<Facts>, read: Partial<StreamRead> = {}): string[] {
-    checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records, ...read }], {
+  function judgeWith(changes: Partial<Facts>, read: Partial<StreamRead> = {}): string[] {
+    checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records, ...read }], { ...facts(), ...changes });
+    return found;
+  }
+
+  function facts(): Facts {
+    return {
       submissions,
       logs,
       excuse: () => NONE,
       wasDeleted: () => false,
       wasClosed: () => false,
       violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
-      ...facts,
-    });
-    return found;
+    };
   }
 
   function judge(excuse: Excuse = NONE, segments: StreamRead["segments"] = [WHOLE]): string[] {
@@ -192,6 +195,24 @@ describe("submissions and gateways' logs", () => {
     logs.landed(DISK, 5, commitRecord(5, "b", 1, [3]));
     expect(logs.wasFollowed(0)).toBe(true);
     expect(logs.wasFollowed(3)).toBe(false);
+  });
+
+  it("takes gap records of whichever streams the gateway's was mapped to, and of no others (seed 2591)", () => {
+    readIds(1, 2);
+    const gap = { ordinal: 0, segment: "0.0.0", writer: WRITER, incarnation: incarnationOf("a"), lane: "live", id: -1, number: 1, key: "" };
+    const recovered = {
+      id: NEXT_CORE_ID,
+      stream: "s.recovered-eeeeeeee",
+      segments: [WHOLE],
+      records: [{ ...gap, gap: { first: 1, count: 1 } }],
+    };
+    const judgeBoth = () => {
+      checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records }, recovered], facts());
+      return found.splice(0);
+    };
+    expect(judgeBoth()).toEqual(["1 lost"]);
+    logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));
+    expect(judgeBoth()).toEqual([]);
   });
 
   it("knows what an incarnation wrote behind an event into its segment (seed 2470)", () => {

@@ -163,7 +163,7 @@ function checkCounts(reads: readonly StreamRead[], told: Told): void {
     if (submission.refused && count > 0) violate(1, "refused but there", `${who} was refused, and is there`);
     if (count > 0 || submission.ackMs === undefined || excuse(submission).missing) continue;
     const durable = logs.copiesOf(submission.id).filter(({ record }) => !record.torn);
-    const unexcused = durable.find((copy) => !isLost(copy) && !gaps.declare(copy, submission.stream));
+    const unexcused = durable.find((copy) => !isLost(copy) && !gaps.declare(copy, logs.mappedOf(copy.localId)));
     if (durable.length > 0 && !unexcused) continue;
     const where = unexcused
       ? `record ${unexcused.record.seq}, number ${unexcused.number} of ${unexcused.run}, in no gap record`
@@ -184,7 +184,6 @@ function isSuccessor(segment: string, of: string): boolean {
 
 interface GapRecord {
   readonly streamId: string;
-  readonly stream: string;
   readonly range: { readonly from: number; readonly to: number } | undefined;
   readonly first: number;
   readonly last: number;
@@ -194,39 +193,30 @@ interface GapRecord {
 /** What gap records say is lost. */
 export class Gaps {
   readonly #byRun = new Map<string, GapRecord[]>();
-  readonly #streams: ReadonlySet<string>;
 
   constructor(reads: readonly StreamRead[]) {
-    this.#streams = new Set(reads.map(({ stream }) => stream));
-    for (const { id: streamId, stream, segments, records } of reads) {
+    for (const { id: streamId, segments, records } of reads) {
       for (const { gap, number, segment, ...record } of records) {
         if (!gap) continue;
         const run = runOf(record);
         const list = this.#byRun.get(run) ?? [];
         const range = segments.find(({ id }) => isSuccessor(id, segment))?.range;
-        list.push({ streamId, stream, range, last: number, ...gap });
+        list.push({ streamId, range, last: number, ...gap });
         this.#byRun.set(run, list);
       }
     }
   }
 
-  declare(copy: Copy, stream: string): boolean {
-    return this.#tell(copy).some(
-      (gap) => gap.stream === stream || gap.stream.startsWith(`${stream}.quarantine-`) || !this.#streams.has(stream),
-    );
-  }
-
   /** A gap record in one of these streams of the core tells of it. */
-  declareIn(copy: Copy, streamIds: ReadonlySet<string>): boolean {
-    return this.#tell(copy).some(({ streamId }) => streamIds.has(streamId));
-  }
-
-  /** A gap record tells of its own segment, or, where all of its numbers are lost, of every segment. */
-  #tell({ run, number, key }: Copy): readonly GapRecord[] {
+  declare({ run, number, key }: Copy, streamIds: ReadonlySet<string>): boolean {
     const hash = keyHash(key);
-    return (this.#byRun.get(run) ?? []).filter(
-      ({ first, last, count, range }) =>
-        first <= number && number <= last && (count === last - first + 1 || (range !== undefined && range.from <= hash && hash < range.to)),
+    return (this.#byRun.get(run) ?? []).some(
+      ({ streamId, first, last, count, range }) =>
+        first <= number &&
+        number <= last &&
+        streamIds.has(streamId) &&
+        // It tells of its own segment, or, where all of its numbers are lost, of every segment.
+        (count === last - first + 1 || (range !== undefined && range.from <= hash && hash < range.to)),
     );
   }
 }

@@ -83,7 +83,7 @@ function checkNumbers({ info, records }: CompleteRead, gaps: Gaps, facts: Checke
   const isExplained = (copy: Copy) => {
     const { id, record, localId } = copy;
     if (record.forgotten || holdersOf(id).some((streamId) => streamId !== info.id)) return true;
-    if (gaps.declareIn(copy, logs.mappedOf(localId))) return true;
+    if (gaps.declare(copy, logs.mappedOf(localId))) return true;
     const submission = ledger.submissions[id];
     return submission !== undefined && excuse(submission).missing;
   };
