@@ -77,6 +77,8 @@ export const LIMITS = {
   resolveStreamsMax: 1_024,
   /** Pages of a stream that one fetch request may walk through. */
   fetchPagesMax: 16,
+  /** How long a container lets appends wait for its lake before it refuses them: shorter than any of those who wait for it. */
+  appendHoldMsMax: 2_500,
   /** How long a core node looks for the owner of a container before it gives a request up: longer than a take-over, shorter than a gateway waits. */
   rerouteMsMax: 4_000,
   /** How long one core node waits for the answer of another. */
@@ -97,3 +99,4 @@ export const LIMITS = {
 assert(LIMITS.eventBytesMax < LIMITS.requestBytesMax, "an event fits in a request");
 assert(LIMITS.eventBytesMax + 64 * 1024 <= LIMITS.blockBytesMax, "an event and its envelope fit in a block");
 assert(LIMITS.blockBytesMax < LIMITS.frameBytesMax, "a block fits in a frame");
+assert(LIMITS.appendHoldMsMax < LIMITS.rerouteMsMax, "an append that was held is answered before it is routed anew");

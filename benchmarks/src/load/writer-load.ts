@@ -180,7 +180,7 @@ class Writer {
       return false;
     }
     const refused = (decodeCbor(answer) as AppendAnswer).slices.find(([status]) => status !== SLICE_STATUS.accepted);
-    if (refused && refused[0] !== SLICE_STATUS.previousNotReached) throw new Error(`slice status ${refused[0]}`);
+    if (refused && (this.#ended || refused[0] !== SLICE_STATUS.previousNotReached)) throw new Error(`slice status ${refused[0]}`);
     return !refused;
   }
 

@@ -11,12 +11,14 @@ import type { WalPosition } from "./counting.ts";
 import { DecidedState } from "./decided.ts";
 import type { Durable } from "./durable.ts";
 import { fence } from "./fence.ts";
-import { type Answer, buildFrame, type QueueItem } from "./frame-builder.ts";
+import { type Answer, buildFrame, type CheckpointItem, type DecidedItem, type QueueItem } from "./frame-builder.ts";
 import type { Operation } from "./operations.ts";
 import type { ContainerOptions } from "./options.ts";
 import { OwnWriter } from "./own-batch.ts";
 import { applyLanded, LogHole } from "./recovery.ts";
 
+/** While a container holds appends, more of them than this are refused. */
+const HELD_ITEMS_MAX = 128;
 const BACKOFF_MS_MIN = 20;
 const BACKOFF_MS_MAX = 2_000;
 /** Tries of `start` that fail otherwise than by another writer's record. */
@@ -53,7 +55,9 @@ export class Committer {
   readonly #host: CommitterHost;
   readonly #decided: DecidedState;
   readonly #stop = new AbortController();
-  #queue: QueueItem[] = [];
+  #queue: DecidedItem[] = [];
+  /** What makes room in memory waits for nobody. */
+  #checkpoints: CheckpointItem[] = [];
   #queuedBytes = 0;
   #pipeline: CommitPipeline | undefined;
   #writer: OwnWriter | undefined;
@@ -63,7 +67,7 @@ export class Committer {
   #cancelPace: (() => void) | undefined;
   /** While the queue waits for the tier: ends its patience. */
   #cancelHold: (() => void) | undefined;
-  /** Its patience is over, and the tier has taken nothing since. */
+  /** Its patience is over; holds until there is room. */
   #stalled = false;
   #lastSentMs = 0;
   /** Frames of the attempt before whose fate is not known yet, by hash. */
@@ -97,7 +101,10 @@ export class Committer {
 
   /** Whether there is room for an append of so many bytes: else OVERLOADED. */
   takes(bytes: number): boolean {
-    return !this.#stalled && this.#queuedBytes + bytes <= this.#host.options.queueBytesMax;
+    if (this.#stalled && !this.#hasRoom) return false;
+    // What is held takes a place of the node's in-flight requests from other containers.
+    if (this.#cancelHold && this.#queue.length >= HELD_ITEMS_MAX) return false;
+    return this.#queuedBytes + bytes <= this.#host.options.queueBytesMax;
   }
 
   /** More is in the tier, and no longer in memory. */
@@ -107,8 +114,11 @@ export class Committer {
   }
 
   enqueue(item: QueueItem): void {
-    this.#queue.push(item);
-    this.#queuedBytes += item.bytes;
+    if (item.kind === "checkpoint") this.#checkpoints.push(item);
+    else {
+      this.#queue.push(item);
+      this.#queuedBytes += item.bytes;
+    }
     this.#schedulePump();
   }
 
@@ -146,57 +156,67 @@ export class Committer {
   }
 
   #pump(): void {
-    const { windowFrames, frameBytesTarget, attemptFramesMax } = this.#host.options;
+    const { windowFrames, attemptFramesMax } = this.#host.options;
     const pipeline = this.#pipeline;
-    while (pipeline && !pipeline.ended && this.#queue.length > 0 && pipeline.inFlight.length < windowFrames) {
+    while (pipeline && !pipeline.ended && this.#hasWork && pipeline.inFlight.length < windowFrames) {
       if (pipeline.nextNumber >= attemptFramesMax) {
         if (pipeline.inFlight.length > 0) return;
         pipeline.end(new TributaryError("OVERLOADED", "the attempt has as many frames as one may have"));
         return;
       }
-      if (!this.#hasRoom(pipeline) && !this.#bringCheckpointForward()) {
+      const checkpoint = this.#checkpoints.shift();
+      if (checkpoint) {
+        this.#send(pipeline, [checkpoint]);
+        continue;
+      }
+      if (!this.#hasRoom) {
         this.#hold();
         return;
       }
+      this.#endHold();
       if (!this.#paceAllows(pipeline)) return;
-      assert(this.#writer !== undefined, "an attempt has its writer");
-      const built = buildFrame(this.#queue, {
-        decided: this.#decided,
-        writer: this.#writer,
-        frame: pipeline.nextNumber,
-        bytesTarget: frameBytesTarget,
-        bytesMax: this.frameBytesMax,
-      });
-      for (const item of this.#queue.splice(0, built.taken)) this.#queuedBytes -= item.bytes;
-      const answers = [...built.answers];
-      if (built.operations.length > 0) {
-        this.#lastSentMs = this.#host.clock.monotonicMs();
-        pipeline.send(built.kind, built.operations, answers);
-      } else {
-        // Nothing new: what is said rests on the frames before it.
-        const before = pipeline.inFlight.at(-1);
-        if (before) before.answers.push(...answers);
-        else for (const answer of answers) answer.deliver();
-      }
+      const taken = this.#send(pipeline, this.#queue);
+      for (const item of this.#queue.splice(0, taken)) this.#queuedBytes -= item.bytes;
     }
     this.#checkIdle();
   }
 
-  #hasRoom({ bytesInFlight }: CommitPipeline): boolean {
-    return this.#host.durable.unflushed.bytes + bytesInFlight < this.#host.options.unflushedBytesMax;
+  /** The next frame, from the head of the queue. Returns how many items it took. */
+  #send(pipeline: CommitPipeline, queue: readonly QueueItem[]): number {
+    assert(this.#writer !== undefined, "an attempt has its writer");
+    const built = buildFrame(queue, {
+      decided: this.#decided,
+      writer: this.#writer,
+      frame: pipeline.nextNumber,
+      bytesTarget: this.#host.options.frameBytesTarget,
+      bytesMax: this.frameBytesMax,
+    });
+    const answers = [...built.answers];
+    if (built.operations.length > 0) {
+      this.#lastSentMs = this.#host.clock.monotonicMs();
+      pipeline.send(built.kind, built.operations, answers);
+    } else {
+      // Nothing new: what is said rests on the frames before it.
+      const before = pipeline.inFlight.at(-1);
+      if (before) before.answers.push(...answers);
+      else for (const answer of answers) answer.deliver();
+    }
+    return built.taken;
   }
 
-  /** Nothing becomes free but by checkpoints: they wait for nobody. False if there is none. */
-  #bringCheckpointForward(): boolean {
-    const at = this.#queue.findIndex(({ kind }) => kind === "checkpoint");
-    if (at > 0) this.#queue.unshift(...this.#queue.splice(at, 1));
-    return at >= 0;
+  get #hasWork(): boolean {
+    return this.#queue.length > 0 || this.#checkpoints.length > 0;
+  }
+
+  get #hasRoom(): boolean {
+    return this.#host.durable.unflushed.bytes + (this.#pipeline?.bytesInFlight ?? 0) < this.#host.options.unflushedBytesMax;
   }
 
   /** Whoever waits for an answer sends no more meanwhile. */
   #hold(): void {
     this.#cancelHold ??= this.#host.clock.setTimer(this.#host.options.holdMsMax, () => {
       this.#cancelHold = undefined;
+      if (this.#hasRoom) return this.#schedulePump();
       this.#stalled = true;
       this.#refuseQueue(memoryFull());
     });
@@ -328,9 +348,11 @@ export class Committer {
     for (const frame of this.#lost.values()) failAll(frame.answers, unknownResult(error));
     this.#lost.clear();
     // They were not even decided.
-    this.#refuseQueue(
-      error.retryable && !error.sideEffects ? error : new TributaryError("OVERLOADED", error.message, {}, { cause: error }),
-    );
+    const refusal = error.retryable && !error.sideEffects ? error : new TributaryError("OVERLOADED", error.message, {}, { cause: error });
+    this.#endHold();
+    this.#refuseQueue(refusal);
+    for (const item of this.#checkpoints.splice(0)) item.reject(refusal);
+    this.#checkIdle();
   }
 
   #refuseQueue(refusal: TributaryError): void {
@@ -342,7 +364,7 @@ export class Committer {
   }
 
   #checkIdle(): void {
-    if (this.#queue.length > 0 || this.#lost.size > 0 || (this.#pipeline?.inFlight.length ?? 0) > 0) return;
+    if (this.#hasWork || this.#lost.size > 0 || (this.#pipeline?.inFlight.length ?? 0) > 0) return;
     const listeners = this.#onIdle;
     this.#onIdle = [];
     for (const listener of listeners) listener();

@@ -6,6 +6,16 @@ import { block, numbered } from "./testing/gateway.ts";
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
+/** Of its own for each seed, and not to be compressed. */
+function noise(seed: number): string {
+  let [x, text] = [seed + 1, ""];
+  while (text.length < 2_000) {
+    x = (x * 1_103_515_245 + 12_345) % 2_147_483_648;
+    text += x.toString(36);
+  }
+  return text;
+}
+
 describe("answers", () => {
   it("wait for the frame that they rest on, those about duplicates too", async () => {
     const bench = new Bench();
@@ -146,6 +156,41 @@ describe("an attempt", () => {
     await bench.until(container.close());
     expect(await bench.texts(await bench.open())).toEqual(texts);
     expect(bench.failures).toEqual([]);
+  });
+});
+
+describe("appends that are held", () => {
+  it("are refused with their attempt, and the patience with them ends there", async () => {
+    const bench = new Bench();
+    let log: "takes" | "hangs" | "fails" = "takes";
+    bench.wrapLog = (real) => ({
+      ...real,
+      append: (data, expectedLast) => {
+        if (log === "hangs") return new Promise(() => {});
+        if (log === "fails") return Promise.reject(new TributaryError("LOG_RESULT_UNKNOWN", "simulated"));
+        return real.append(data, expectedLast);
+      },
+    });
+    const small = { unflushedBytesMax: 4_000, frameBytesTarget: 1_000, appendTimeoutMs: 1_000, holdMsMax: 5_000 };
+    const container = await bench.open({ flushBytes: 1, truncateBytes: 1, ...small });
+    await bench.stream(container);
+    await bench.settle(() => container.status().walFirst > 1);
+    log = "hangs";
+    const outcomes: string[] = [];
+    for (let i = 0; i < 8; i++) {
+      const append = container.append(STREAM, request([noise(i)]));
+      append.then(
+        () => outcomes.push("taken"),
+        (error: TributaryError) => outcomes.push(error.code),
+      );
+    }
+    await turn();
+    bench.world.clock.advance(500);
+    log = "fails";
+    await bench.settle(() => outcomes.length === 8);
+    log = "takes";
+    await bench.until(new Promise<void>((resolve) => bench.world.clock.setTimer(60_000, resolve)));
+    await bench.until(container.append(STREAM, request(["later"])));
   });
 });
 

@@ -184,6 +184,24 @@ describe("a flush", () => {
     expect(container.status().walFirst).toBeGreaterThan(late);
   });
 
+  it("truncates the WAL of a container that is idle, also where it failed once", async () => {
+    const bench = new Bench();
+    let failures = 1;
+    bench.wrapLog = (log) => ({
+      ...log,
+      truncate: (through) =>
+        failures-- > 0 ? Promise.reject(new TributaryError("LOG_RESULT_UNKNOWN", "simulated")) : log.truncate(through),
+    });
+    const container = await bench.open({ flushBytes: 1, truncateIntervalMs: 5_000 });
+    await bench.stream(container);
+    await fill(bench, container, 1, 5);
+    await bench.settle(tieredAll(container));
+    const { walFirst } = container.status();
+    await bench.settle(() => container.status().walFirst > walFirst);
+    expect(failures).toBeLessThan(0);
+    expect(container.status().walFirst).toBeGreaterThan(container.status().walLast - 2);
+  });
+
   it("that falls behind makes appends wait, and nobody is refused", async () => {
     const bench = new Bench();
     let putsHeld: (() => void)[] | undefined = [];

@@ -218,6 +218,16 @@ describe("own appends", () => {
     expect(bench.failures).toEqual([]);
   });
 
+  it("make no stream out of one whose deletion is decided before it was ever registered", async () => {
+    const bench = new Bench();
+    const container = await bench.open();
+    const deleting = container.deleteStream(STREAM);
+    const registering = container.ensureStream({ id: STREAM, segments: [SEGMENT], contentType: "a/b", closed: false });
+    expect((await bench.error(registering)).code).toBe("STREAM_GONE");
+    await bench.until(deleting);
+    expect(container.knowsStream(STREAM)).toBe(false);
+  });
+
   it("that fit in no record of the log are refused, and smaller ones go on", async () => {
     const bench = new Bench();
     bench.wrapLog = (log) => ({ ...log, recordBytesMax: 20_000 });

@@ -112,7 +112,9 @@ class WalContainer implements Container {
       this.#lastReplayMs = clock.monotonicMs() - startedMs;
       if (this.#refusal) throw this.#refusal;
       this.#running = { durable, committer, flusher: this.#createFlusher(durable, committer) };
-      this.#running.flusher.poke();
+      // Positions of an earlier generation are those of another log.
+      const { position } = durable.checkpoint;
+      this.#running.flusher.start(generationOf(position.epoch) === durable.state.generation ? position.seq : 0);
     } catch (error) {
       const refusal = toTributaryError(error);
       await this.#quarantine(refusal);

@@ -133,9 +133,13 @@ export class DecidedState {
       case "close-stream":
         this.#changeHead(operation.streamId, { closed: true }, frame);
         return;
-      case "delete-stream":
-        this.#changeHead(operation.streamId, { gone: true }, frame);
+      case "delete-stream": {
+        const { streamId } = operation;
+        // Also of a stream that is not known here: nothing decided behind it may register it.
+        this.#stream(streamId).head = { frame, gone: true, contentType: "", chain: 0, closed: false, streamSeq: "" };
+        this.#touch(frame).streams.add(streamId);
         return;
+      }
       case "set-producer": {
         const key = operation.streamId + operation.producerId;
         this.#producers.set(key, { frame, value: { epoch: operation.epoch, seq: operation.seq } });

@@ -44,13 +44,15 @@ interface ControlItem extends Waiting {
   resolve(): void;
 }
 
-interface CheckpointItem extends Waiting {
+export interface CheckpointItem extends Waiting {
   readonly kind: "checkpoint";
   readonly operation: Operation;
   resolve(): void;
 }
 
-export type QueueItem = BlockItem | OwnItem | ControlItem | CheckpointItem;
+/** What is decided in the order in which it came. */
+export type DecidedItem = BlockItem | OwnItem | ControlItem;
+export type QueueItem = DecidedItem | CheckpointItem;
 
 /** What is said once everything decided so far is durable (rule W3); `fail` if that will never be, or cannot be known. */
 export interface Answer {
@@ -105,7 +107,7 @@ class Builder {
     this.#own = new OwnBatch(writer, decided, frame);
   }
 
-  add(item: Exclude<QueueItem, CheckpointItem>): void {
+  add(item: DecidedItem): void {
     try {
       const deliver = this.#decide(item);
       this.answers.push({ deliver, fail: item.reject });
@@ -122,7 +124,7 @@ class Builder {
     return this.#operations;
   }
 
-  #decide(item: Exclude<QueueItem, CheckpointItem>): () => void {
+  #decide(item: DecidedItem): () => void {
     if (item.kind === "block") {
       const answer = this.#decideBlock(item.block);
       return () => item.resolve(answer);

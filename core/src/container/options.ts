@@ -17,7 +17,10 @@ export interface ContainerOptions {
   readonly attemptFramesMax: number;
   /** Appends that wait for a place in a frame. Above it: OVERLOADED. */
   readonly queueBytesMax: number;
-  /** Appends on their way, or durable and not in the tier yet. Above it others wait in the queue, so that writers slow down. */
+  /**
+   * Appends on their way, or durable and not in the tier yet. Above it others wait in the queue, so that writers slow down: in all a container
+   * has this and `queueBytesMax`, and one frame more.
+   */
   readonly unflushedBytesMax: number;
   /** They wait at most so long; then OVERLOADED, at once, until the tier has taken some. */
   readonly holdMsMax: number;
@@ -42,7 +45,7 @@ export const CONTAINER_DEFAULTS: ContainerOptions = {
   attemptFramesMax: 2 ** 31,
   queueBytesMax: 16_777_216,
   unflushedBytesMax: 67_108_864,
-  holdMsMax: 5_000,
+  holdMsMax: LIMITS.appendHoldMsMax,
   flushBytes: 8_388_608,
   flushIntervalMs: 2_000,
   truncateBytes: 33_554_432,

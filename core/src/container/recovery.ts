@@ -84,7 +84,10 @@ export async function recover(log: Log, tier: TierReader, generation: number, ho
   };
   let failure: TributaryError | undefined;
   for (const { seq, checkpoint } of candidates.toReversed()) {
-    if (!(await agreesWithLog(log, first, checkpoint.position))) continue;
+    if (!(await agreesWithLog(log, first, checkpoint.position))) {
+      failure ??= new TributaryError("FRAME_CORRUPT", `record ${checkpoint.position.seq} is not the one that a checkpoint names`, { seq });
+      continue;
+    }
     const recovered = await replayFrom(log, tier, checkpoint, holes);
     if (recovered.hashes.has(seq)) return wholeOrDamaged(recovered);
     // Seen from a checkpoint that does not count anything may look corrupt; one before it decides.

@@ -17,6 +17,7 @@ export interface WriterEntry {
 }
 
 export const NO_HASH = -1;
+const TABLE_KEYS_MAX = 100_000;
 
 export interface SegmentState {
   readonly id: SegmentId;
@@ -79,6 +80,16 @@ export class ContainerState {
   keyOf(writer: BlockWriter): string {
     const key = writerKey(writer);
     return this.#keys.get(key) ?? key;
+  }
+
+  /** The instance that is to be put into tables. */
+  tableKey(key: string): string {
+    const known = this.#keys.get(key);
+    if (known !== undefined) return known;
+    // To forget them costs no more than some time.
+    if (this.#keys.size >= TABLE_KEYS_MAX) this.#keys.clear();
+    this.#keys.set(key, key);
+    return key;
   }
 
   apply(operation: Operation): void {
@@ -161,8 +172,7 @@ export class ContainerState {
 
   #append(operation: AppendBlock): void {
     const { block, own, decisions } = operation;
-    const key = this.keyOf(block);
-    if (!own) this.#keys.set(key, key);
+    const key = own ? "" : this.tableKey(writerKey(block));
     for (const decision of decisions) {
       const slice = block.slices[decision.slice] as Slice;
       const stream = this.stream(slice.streamId);

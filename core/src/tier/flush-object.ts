@@ -282,7 +282,7 @@ export function applyFooter(state: ContainerState, footer: Footer): Map<Id, numb
     if (!segment) return;
     const entry = setWriter(
       segment,
-      footer.writers[numbers.w[i] as number] as string,
+      state.tableKey(footer.writers[numbers.w[i] as number] as string),
       numbers.l[i] as number,
       (numbers.h[i] as number) - 1,
     );

@@ -39,7 +39,7 @@ export interface FlushHost {
   truncateWal(throughSeq: number): Promise<void>;
   /** More is in the tier; undefined: a stream's close. */
   onFlushed(changed: ReadonlyMap<Id, number | undefined>): void;
-  /** And the WAL is truncated. */
+  /** Gateways may be told. */
   onTiered(): void;
   onFatal(error: unknown): void;
 }
@@ -62,8 +62,9 @@ interface PreparedFlush {
 
 /**
  * Brings durable frames into the tier, one flush at a time, in the order of rule L3: upload, read back and verify, record the
- * checkpoint in the WAL, truncate the WAL, raise the levels. A flush that was prepared is carried through unchanged, also over the
- * end of an attempt: what it holds is durable, and its name is its own.
+ * checkpoint in the WAL, raise the levels. The WAL is truncated behind a checkpoint, though not behind each: a truncation makes appends
+ * wait. A flush that was prepared is carried through unchanged, also over the end of an attempt: what it holds is durable, and its name
+ * is its own.
  */
 export class Flusher {
   readonly #host: FlushHost;
@@ -75,14 +76,23 @@ export class Flusher {
   #prepared: PreparedFlush | undefined;
   #oldestMs: number | undefined;
   #cancelTimer: (() => void) | undefined;
-  /** Of what is in the tier and may still be in the WAL. */
-  #truncatableBytes = 0;
-  #truncatedMs = Number.NEGATIVE_INFINITY;
+  /** Through which record the WAL may be truncated, and how many bytes have come to that since it was. */
+  #truncatable: { readonly throughSeq: number; readonly bytes: number } | undefined;
+  #truncatedMs: number;
+  #truncating: Promise<void> = Promise.resolve();
+  #cancelTruncation: (() => void) | undefined;
 
   constructor(host: FlushHost, policy: FlushPolicy, ports: FlushPorts) {
     this.#host = host;
     this.#policy = policy;
     this.#ports = ports;
+    this.#truncatedMs = ports.clock.monotonicMs();
+  }
+
+  /** `tieredSeq`: of the WAL's records, through which one the owner before had brought everything into the tier. */
+  start(tieredSeq: number): void {
+    if (tieredSeq > 0) this.#mayTruncate({ throughSeq: tieredSeq, bytes: 0 });
+    this.poke();
   }
 
   /** Called whenever something became durable. */
@@ -116,11 +126,13 @@ export class Flusher {
     this.#finishing = true;
     await this.#running;
     if (!this.#stop.signal.aborted && (this.#prepared || this.#host.durable().unflushed.worthFlushing)) await this.#flush();
+    if (!this.#stop.signal.aborted) await this.#truncate();
     this.stop();
   }
 
   stop(): void {
     this.#cancelTimer?.();
+    this.#cancelTruncation?.();
     this.#stop.abort();
   }
 
@@ -143,22 +155,40 @@ export class Flusher {
     if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;
     this.#prepared = undefined;
     this.#host.onFlushed(this.#host.durable().flushed(object, checkpoint, events));
-    this.#truncatableBytes += object.ref.bytes;
-    if (this.#isWorthTruncating()) await this.#truncate(object.ref.through);
+    this.#mayTruncate({ throughSeq: object.ref.through, bytes: (this.#truncatable?.bytes ?? 0) + object.ref.bytes });
+    if (this.#isWorthTruncating) await this.#truncate();
     this.#host.onTiered();
   }
 
-  #isWorthTruncating(): boolean {
-    const { truncateBytes, truncateIntervalMs } = this.#policy;
-    const sinceMs = this.#ports.clock.monotonicMs() - this.#truncatedMs;
-    return this.#finishing || this.#truncatableBytes >= truncateBytes || sinceMs >= truncateIntervalMs;
+  #mayTruncate(truncatable: { readonly throughSeq: number; readonly bytes: number }): void {
+    this.#truncatable = truncatable;
+    // Also where nothing more is flushed: the next owner reads all that is left of the log.
+    this.#cancelTruncation ??= this.#ports.clock.setTimer(this.#policy.truncateIntervalMs, () => {
+      this.#cancelTruncation = undefined;
+      void this.#truncate();
+    });
   }
 
-  async #truncate(throughSeq: number): Promise<void> {
-    this.#truncatableBytes = 0;
-    this.#truncatedMs = this.#ports.clock.monotonicMs();
-    // One that fails is made good by the next one.
-    await this.#host.truncateWal(throughSeq).catch(() => {});
+  get #isWorthTruncating(): boolean {
+    const { truncateBytes, truncateIntervalMs } = this.#policy;
+    const { bytes = 0 } = this.#truncatable ?? {};
+    return bytes >= truncateBytes || this.#ports.clock.monotonicMs() - this.#truncatedMs >= truncateIntervalMs;
+  }
+
+  #truncate(): Promise<void> {
+    this.#truncating = this.#truncating.then(async () => {
+      const wanted = this.#truncatable;
+      if (!wanted || this.#stop.signal.aborted) return;
+      try {
+        await this.#host.truncateWal(wanted.throughSeq);
+        this.#truncatedMs = this.#ports.clock.monotonicMs();
+        if (this.#truncatable === wanted) this.#truncatable = undefined;
+      } catch {
+        // The next one makes it good.
+        if (!this.#stop.signal.aborted) this.#mayTruncate(this.#truncatable ?? wanted);
+      }
+    });
+    return this.#truncating;
   }
 
   /** Carries a step out until it succeeds. False: the flusher was stopped, or is finishing and the step failed. */

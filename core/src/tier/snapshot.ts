@@ -187,7 +187,7 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
     for (const segment of stream.segments) {
       segment.length = pick(b.l, segmentAt);
       for (let end = writerAt + pick(b.w, segmentAt); writerAt < end; writerAt++) {
-        const entry = setWriter(segment, pick(writers, pick(w.w, writerAt)), pick(w.l, writerAt), pick(w.h, writerAt) - 1);
+        const entry = setWriter(segment, state.tableKey(pick(writers, pick(w.w, writerAt))), pick(w.l, writerAt), pick(w.h, writerAt) - 1);
         entry.tiered = entry.last;
       }
       segmentAt++;

@@ -27,8 +27,8 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "acknowledge before the sync (core)",
     "core/src/container/committer.ts",
-    "        pipeline.send(built.kind, built.operations, answers);",
-    "        pipeline.send(built.kind, built.operations, []);\n        for (const answer of answers) answer.deliver();",
+    "      pipeline.send(built.kind, built.operations, answers);",
+    "      pipeline.send(built.kind, built.operations, []);\n        for (const answer of answers) answer.deliver();",
   ),
   one(
     "forget writer numbers at a take-over",

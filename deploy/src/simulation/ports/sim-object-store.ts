@@ -1,3 +1,4 @@
+import { assert } from "@tributary/common/assert";
 import { TributaryError } from "@tributary/common/errors";
 import { joined, type ObjectData } from "@tributary/common/object-data";
 import type { ObjectInfo, ObjectStore } from "@tributary/common/ports/object-store";
@@ -71,6 +72,7 @@ export class SimObjectStore implements ObjectStore {
     const site = `object put of ${this.#process.name}`;
     const given = joined(data);
     const store = (): Outcome<undefined> => {
+      assert(Buffer.compare(joined(data), given) === 0, "the bytes of an object do not change while it is stored");
       if (this.#shelf.objects.has(name)) return { error: new TributaryError("OBJECT_EXISTS", `${name} exists`) };
       if (this.#shelf.full) {
         this.#shelf.onRefused(name);
@@ -101,14 +103,18 @@ export class SimObjectStore implements ObjectStore {
     });
   }
 
-  async get(name: string, range?: { offset: number; length: number }): Promise<Uint8Array> {
+  async get(name: string, range?: { offset: number; length: number }, into?: Uint8Array): Promise<Uint8Array> {
     checkName(name);
     const { dice, faults } = this.#environment;
     const site = `object get of ${this.#process.name}`;
     return this.#call(site, this.#behaviour.getMs, () => {
       const object = this.#shelf.objects.get(name);
       if (!object) return { error: new TributaryError("OBJECT_NOT_FOUND", `there is no ${name}`) };
-      const part = object.slice(range?.offset ?? 0, range ? range.offset + range.length : undefined);
+      let part: Uint8Array = object.slice(range?.offset ?? 0, range ? range.offset + range.length : undefined);
+      if (into && into.length >= part.length) {
+        into.set(part);
+        part = into.subarray(0, part.length);
+      }
       if (faults.strikes("object read flips a bit", site, this.#behaviour.getFlips)) flipBit(part, dice.float(`${site} bit`));
       return { value: part };
     });
