@@ -34,7 +34,7 @@ describe("a container on SQLite and the file system", () => {
     const acknowledged = [0, 0, 0, 0];
     for (let epoch = 1; epoch <= 6; epoch++) {
       const log = await openSqliteLog(join(dir, "wal.sqlite"));
-      const options = { flushBytes: 20_000, flushIntervalMs: 20, checkpointObjectsMax: 2, frameBytesTarget: 4_000, truncateBytes: 40_000 };
+      const options = { flushBytes: 20_000, flushIntervalMs: 20, checkpointObjectsMax: 2, frameBytesTarget: 4_000, truncateBytes: 1 };
       const container = createContainer({ id: 1, epoch, log, objects, clock: systemClock, random: systemRandom, options });
       await container.open();
       await container.ensureStream({ id: STREAM, segments: [SEGMENT], contentType: "text/plain", closed: false });
