@@ -50,6 +50,11 @@ export const CORE_METRICS = {
     kind: "gauge",
     help: "Those of them whose log had no space: free space for JetStream, or raise its limit.",
   },
+  tributary_core_containers_tier_failing: {
+    kind: "gauge",
+    help: "Containers served here of which the lake refused an object last, or gave no answer, and took nothing since.",
+  },
+  tributary_core_containers_tier_full: { kind: "gauge", help: "Those of them for which the lake had no space: free some." },
   tributary_core_container_restarts: { kind: "gauge", help: "Times that a container was opened again after a failure." },
   tributary_core_cluster_containers: { kind: "gauge", help: "Containers of the cluster." },
   tributary_core_cluster_members: { kind: "gauge", help: "Nodes of the cluster that this one takes for alive, itself included." },

@@ -43,7 +43,10 @@ export interface DataPlaneOptions {
 
 export interface Readiness {
   readonly ready: boolean;
+  /** Why it is not. */
   readonly detail?: string;
+  /** What is out of order although it is. */
+  readonly degraded?: readonly string[];
 }
 
 /** What the server gives to each request: a signal that it is closing. */
@@ -156,10 +159,10 @@ function statusOf(options: DataPlaneOptions): object {
 }
 
 async function readiness(options: DataPlaneOptions, closing: AbortSignal | undefined): Promise<Response> {
-  const { ready, detail } = closing?.aborted
+  const { ready, detail, degraded }: Readiness = closing?.aborted
     ? { ready: false, detail: "the server is stopping" }
-    : ((await options.ready?.()) ?? { ready: true, detail: undefined });
-  return replyJson(ready ? 200 : 503, { ready, ...(detail !== undefined && { detail }) });
+    : ((await options.ready?.()) ?? { ready: true });
+  return replyJson(ready ? 200 : 503, { ready, ...(detail !== undefined && { detail }), ...(degraded && { degraded }) });
 }
 
 async function metrics(options: DataPlaneOptions): Promise<Response> {

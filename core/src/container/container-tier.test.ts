@@ -232,10 +232,56 @@ describe("a flush", () => {
     }
     expect(taken).toBeGreaterThan(5);
     expect(await bench.texts(container)).toHaveLength(taken);
+    expect(container.status().tierProblem).toEqual({ step: "upload", code: "STORAGE_FULL" });
     broken = false;
     await bench.settle(tieredAll(container));
+    expect(container.status().tierProblem).toBeUndefined();
     await bench.until(container.append(STREAM, request(["again"])));
     expect(await bench.texts(container)).toHaveLength(taken + 1);
+  });
+});
+
+describe("a flush that is held up", () => {
+  it("by a store that does not answer shows, and no longer once it does", async () => {
+    const bench = new Bench();
+    let release: (() => void) | undefined;
+    bench.wrapStore = (store) => ({
+      ...store,
+      put: async (name, data) => {
+        if (name.includes("/blocks/") && !release) await new Promise<void>((resolve) => (release = resolve));
+        return store.put(name, data);
+      },
+    });
+    const container = await bench.open({ ...FLUSH_ALWAYS, flushStepMsMax: 10_000 });
+    await bench.stream(container);
+    await bench.settle(() => release !== undefined);
+    expect(container.status().tierProblem).toBeUndefined();
+    bench.world.clock.advance(10_000);
+    expect(container.status().tierProblem).toEqual({ step: "upload", code: "BUS_TIMEOUT" });
+    release?.();
+    await bench.settle(() => container.status().bytesTiered > 0);
+    expect(container.status().tierProblem).toBeUndefined();
+  });
+
+  it("by the log says at which step", async () => {
+    const bench = new Bench();
+    let broken = false;
+    bench.wrapLog = (log) => ({
+      ...log,
+      append: async (data, expectedLast) => {
+        if (broken) throw new TributaryError("STORAGE_FULL", "simulated");
+        return log.append(data, expectedLast);
+      },
+    });
+    const container = await bench.open({ flushBytes: 10_000_000, flushIntervalMs: 1_000 });
+    await bench.stream(container);
+    broken = true;
+    await bench.settle(() => container.status().tierProblem !== undefined);
+    expect(container.status().tierProblem?.step).toBe("checkpoint");
+    expect(container.status().logProblem).toBe("STORAGE_FULL");
+    broken = false;
+    await bench.settle(() => container.status().bytesTiered > 0);
+    expect(container.status().tierProblem).toBeUndefined();
   });
 });
 

@@ -356,7 +356,7 @@ class WalContainer implements Container {
   }
 
   status(): ContainerStatus {
-    const { durable, committer } = this.#running ?? {};
+    const { durable, committer, flusher } = this.#running ?? {};
     return {
       container: this.id,
       epoch: this.#setup.epoch,
@@ -369,6 +369,7 @@ class WalContainer implements Container {
       bytesTiered: durable?.index.bytes ?? 0,
       lastReplayMs: this.#lastReplayMs,
       logProblem: committer?.logProblem ?? "",
+      tierProblem: flusher?.problem,
       generation: generationOf(this.#setup.epoch),
       wentBack: this.#wentBack,
     };

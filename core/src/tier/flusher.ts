@@ -1,5 +1,5 @@
 import { type Clock, sleep } from "@tributary/common/clock";
-import { hasCode, type TributaryError, toTributaryError } from "@tributary/common/errors";
+import { type ErrorCode, hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
@@ -26,6 +26,17 @@ export interface FlushPolicy {
   readonly truncateIntervalMs: number;
   /** Objects after which a snapshot is written, so that recovery reads at most so many footers. */
   readonly checkpointObjectsMax: number;
+  /** A step that has given no answer for so long is a problem, and waited for all the same. */
+  readonly flushStepMsMax: number;
+}
+
+/** "upload": the lake takes nothing; "checkpoint": the WAL does not, of what is in the lake. */
+type FlushStep = "upload" | "checkpoint";
+
+/** The step that flushing is held up at, and how it failed last. */
+export interface FlushProblem {
+  readonly step: FlushStep;
+  readonly code: ErrorCode;
 }
 
 /** What the flusher needs of its container. */
@@ -49,8 +60,8 @@ export interface FlushPorts {
   readonly clock: Clock;
   readonly random: Random;
   readonly phases: PhaseListener;
-  /** A step failed and is tried again. */
-  onProblem(step: string, error: TributaryError): void;
+  /** A step failed and is tried again, or is overdue. */
+  onProblem(step: FlushStep, error: TributaryError): void;
 }
 
 interface PreparedFlush {
@@ -78,11 +89,17 @@ export class Flusher {
   /** Of what is in the tier and may still be in the WAL. */
   #truncatableBytes = 0;
   #truncatedMs = Number.NEGATIVE_INFINITY;
+  #problem: FlushProblem | undefined;
 
   constructor(host: FlushHost, policy: FlushPolicy, ports: FlushPorts) {
     this.#host = host;
     this.#policy = policy;
     this.#ports = ports;
+  }
+
+  /** undefined once a step has succeeded again. */
+  get problem(): FlushProblem | undefined {
+    return this.#problem;
   }
 
   /** Called whenever something became durable. */
@@ -162,19 +179,34 @@ export class Flusher {
   }
 
   /** Carries a step out until it succeeds. False: the flusher was stopped, or is finishing and the step failed. */
-  async #persist(name: string, step: () => Promise<void>): Promise<boolean> {
+  async #persist(name: FlushStep, step: () => Promise<void>): Promise<boolean> {
     for (let backoffMs = BACKOFF_MS_MIN; !this.#stop.signal.aborted; backoffMs = Math.min(backoffMs * 2, BACKOFF_MS_MAX)) {
       try {
-        await step();
+        await this.#noticed(name, step());
+        this.#problem = undefined;
         return !this.#stop.signal.aborted;
       } catch (error) {
         if (hasCode(error, "STORE_CORRUPT")) throw error;
-        this.#ports.onProblem(name, toTributaryError(error));
+        this.#heldUp(name, toTributaryError(error));
         if (this.#finishing) return false;
         await sleep(this.#ports.clock, backoffMs * (0.5 + this.#ports.random.float() / 2), this.#stop.signal);
       }
     }
     return false;
+  }
+
+  /** A store that does not answer, such as a mount whose server is away, is told of like one that refuses. */
+  async #noticed(name: FlushStep, step: Promise<void>): Promise<void> {
+    const { flushStepMsMax } = this.#policy;
+    const cancel = this.#ports.clock.setTimer(flushStepMsMax, () =>
+      this.#heldUp(name, new TributaryError("BUS_TIMEOUT", `no answer for ${flushStepMsMax} ms`)),
+    );
+    await step.finally(cancel);
+  }
+
+  #heldUp(step: FlushStep, error: TributaryError): void {
+    this.#problem = { step, code: error.code };
+    this.#ports.onProblem(step, error);
   }
 
   /** Takes everything that is durable now: state, frames and position belong together, whatever is appended meanwhile. */
