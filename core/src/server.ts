@@ -3,6 +3,7 @@ import type { Clock } from "@tributary/common/clock";
 import type { Config } from "@tributary/common/config";
 import { createDataPlane } from "@tributary/common/http/data-plane";
 import { assertPortFree, serveHttp } from "@tributary/common/http/serve";
+import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import { CORE_METRICS, type CoreMetrics, createMetricsText } from "@tributary/common/metrics";
 import type { PhaseListener } from "@tributary/common/phases";
@@ -96,6 +97,7 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       ...(token === "" ? {} : { bearerToken: token }),
       serverName: hostname(),
       side: "core",
+      requestMsMax: LIMITS.httpRequestMsMax,
       ownerUrl: (name) => core.ownerUrl(name),
       ready: () => readiness(core.status()),
       status: () => core.status(),
