@@ -91,6 +91,8 @@ export interface UplinkCounters {
   rewinds: number;
   hellos: number;
   failures: number;
+  /** Answers of the core that could not be understood. */
+  answersInvalid: number;
   /** Times that a container's owner was not found where it was asked directly. */
   detours: number;
   streamsQuarantined: number;
@@ -137,6 +139,7 @@ export class Uplink {
     rewinds: 0,
     hellos: 0,
     failures: 0,
+    answersInvalid: 0,
     detours: 0,
     streamsQuarantined: 0,
     siblings: 0,
@@ -169,6 +172,7 @@ export class Uplink {
     this.#levels = new LevelWatch({
       bus: parts.bus,
       clock: parts.clock,
+      log: parts.log,
       cluster: options.cluster,
       requestTimeoutMs: options.requestTimeoutMs,
       intervalMs: options.levelsIntervalMs,
@@ -178,6 +182,7 @@ export class Uplink {
       mayAsk: () => this.#state === "sending" || this.#state === "resolving",
       confirmed: () => this.#free(),
       lost: () => this.#lost(),
+      misunderstood: () => this.#counters.answersInvalid++,
     });
     this.#news = followCore(parts.bus, options.cluster, {
       tiered: (container) => {
@@ -190,9 +195,10 @@ export class Uplink {
   }
 
   status(): UplinkStatus {
+    const error = this.#lastError ?? this.#levels.problem;
     return {
       state: this.#state,
-      lastError: this.#lastError ? `${this.#lastError.code}: ${this.#lastError.message}` : "",
+      lastError: error ? `${error.code}: ${error.message}` : "",
       unitsOutstanding: this.#tracker.size,
       bytesOutstanding: this.#tracker.bytes,
       counters: this.#counters,
@@ -295,6 +301,7 @@ export class Uplink {
     if (error.code !== this.#lastError?.code) this.#parts.log.warn("uplink", { code: error.code, reason: error.message });
     this.#lastError = error;
     this.#counters.failures++;
+    if (error.code === "CORE_ANSWER_INVALID") this.#counters.answersInvalid++;
     this.#failuresInRow++;
     this.#on("failed");
   }
