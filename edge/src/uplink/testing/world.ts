@@ -9,7 +9,8 @@ import { type Gateway, openGateway } from "../../gateway/gateway.ts";
 import type { AckTarget, Admission } from "../../gateway/ingest.ts";
 import { HeldEdgeStore } from "../../gateway/testing/held-edge-store.ts";
 import { seededRandom } from "../../store/testing/gateway-model.ts";
-import type { UplinkOptions, UplinkStatus } from "../uplink.ts";
+import type { UplinkOptions } from "../options.ts";
+import type { UplinkStatus } from "../uplink.ts";
 import { FaultyBus } from "./faulty-bus.ts";
 import { ModelCore } from "./model-core.ts";
 
