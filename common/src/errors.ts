@@ -60,6 +60,11 @@ const ROWS = {
   META_EXISTS: [409, "The key exists."],
   OBJECT_EXISTS: [409, "An object of this name exists; objects are never overwritten."],
   OBJECT_NOT_FOUND: [404, "No object of this name."],
+  STORE_UNREACHABLE: [
+    503,
+    "The lake cannot be read or written now; check its folder (core.lake), what is mounted there, and its rights.",
+    "retryable",
+  ],
   // Formats
   BLOCK_CORRUPT: [422, "The block fails its checksum or breaks its format; it was not taken."],
   FRAME_CORRUPT: [500, "A write-ahead log record fails its checksum or breaks its format; it was quarantined."],

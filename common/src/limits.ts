@@ -38,6 +38,8 @@ export const LIMITS = {
   readPageBytesMax: 4_194_304,
   readPageEventsMax: 10_000,
   longPollMsMax: 20_000,
+  /** How long a core node works for one HTTP request, without the time in which its body arrives or it waits at a stream's end. */
+  httpRequestMsMax: 15_000,
   mqttPacketBytesMax: 1_114_112,
   mqttConnectionsMax: 20_000,
   /** Publishes of one MQTT connection taken and not yet answered; more are left in its socket. */
@@ -96,6 +98,8 @@ export const LIMITS = {
   nodeDescribeSegmentsMax: 65_536,
 } as const;
 
+assert(LIMITS.rerouteMsMax < LIMITS.httpRequestMsMax, "a take-over shows as a slow answer, not as an error");
+assert(LIMITS.nodeRequestMsMax < LIMITS.httpRequestMsMax, "what another node refuses or cannot tell is heard");
 assert(LIMITS.eventBytesMax < LIMITS.requestBytesMax, "an event fits in a request");
 assert(LIMITS.eventBytesMax + 64 * 1024 <= LIMITS.blockBytesMax, "an event and its envelope fit in a block");
 assert(LIMITS.blockBytesMax < LIMITS.frameBytesMax, "a block fits in a frame");

@@ -27,6 +27,10 @@ export const GATEWAY_METRICS = {
   tributary_gateway_uplink_bytes_sent_total: { kind: "counter", help: "Bytes of blocks sent to the core, repetitions included." },
   tributary_gateway_uplink_events_freed_total: { kind: "counter", help: "Events confirmed at the level asked for, and freed." },
   tributary_gateway_uplink_rewinds_total: { kind: "counter", help: "Times that sending began again from the oldest unconfirmed event." },
+  tributary_gateway_uplink_answers_invalid_total: {
+    kind: "counter",
+    help: "Answers of the core that could not be understood; nothing counts as sent or safe by them.",
+  },
   tributary_gateway_mqtt_connections: { kind: "gauge", help: "Open MQTT connections." },
   tributary_gateway_mqtt_publishes_total: { kind: "counter", help: "MQTT publishes taken." },
   tributary_gateway_mqtt_acknowledged_total: { kind: "counter", help: "MQTT publishes answered with PUBACK or PUBREC." },
@@ -50,6 +54,11 @@ export const CORE_METRICS = {
     kind: "gauge",
     help: "Those of them whose log had no space: free space for JetStream, or raise its limit.",
   },
+  tributary_core_containers_tier_failing: {
+    kind: "gauge",
+    help: "Containers served here of which the lake refused an object last, or gave no answer, and took nothing since.",
+  },
+  tributary_core_containers_tier_full: { kind: "gauge", help: "Those of them for which the lake had no space: free some." },
   tributary_core_container_restarts: { kind: "gauge", help: "Times that a container was opened again after a failure." },
   tributary_core_cluster_containers: { kind: "gauge", help: "Containers of the cluster." },
   tributary_core_cluster_members: { kind: "gauge", help: "Nodes of the cluster that this one takes for alive, itself included." },

@@ -3,6 +3,7 @@ import type { Clock } from "@tributary/common/clock";
 import type { Config } from "@tributary/common/config";
 import { createDataPlane } from "@tributary/common/http/data-plane";
 import { assertPortFree, serveHttp } from "@tributary/common/http/serve";
+import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import { CORE_METRICS, type CoreMetrics, createMetricsText } from "@tributary/common/metrics";
 import type { PhaseListener } from "@tributary/common/phases";
@@ -13,6 +14,7 @@ import { createContainer } from "./container/create-container.ts";
 import { generationOf } from "./container/generation.ts";
 import { type Core, type CoreStatus, openCore } from "./core.ts";
 import { openCorePorts } from "./ports.ts";
+import { lakeProblem, readiness } from "./readiness.ts";
 
 export interface CoreServerParts {
   readonly config: Config;
@@ -95,6 +97,7 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
       ...(token === "" ? {} : { bearerToken: token }),
       serverName: hostname(),
       side: "core",
+      requestMsMax: LIMITS.httpRequestMsMax,
       ownerUrl: (name) => core.ownerUrl(name),
       ready: () => readiness(core.status()),
       status: () => core.status(),
@@ -119,15 +122,6 @@ export async function startCoreServer(parts: CoreServerParts): Promise<CoreServe
   }
 }
 
-/** Ready once this node is a member of its cluster and serves every container that it is to serve. */
-function readiness(status: CoreStatus): { ready: boolean; detail?: string } {
-  if (!status.member) return { ready: false, detail: "this node does not hold its lease: the metadata store does not answer in time" };
-  const waiting = status.containers.filter((hosted) => hosted.state !== "serving" && hosted.state !== "elsewhere");
-  return waiting.length === 0
-    ? { ready: true }
-    : { ready: false, detail: `containers not served yet: ${waiting.map((hosted) => hosted.container).join(", ")}` };
-}
-
 function coreMetrics(status: CoreStatus): CoreMetrics {
   const sum = (read: (hosted: CoreStatus["containers"][number]) => number | undefined) =>
     status.containers.reduce((total, hosted) => total + (read(hosted) ?? 0), 0);
@@ -140,6 +134,8 @@ function coreMetrics(status: CoreStatus): CoreMetrics {
     tributary_core_containers_serving: sum((hosted) => (hosted.state === "serving" ? 1 : 0)),
     tributary_core_containers_log_failing: sum((hosted) => (hosted.status?.logProblem ? 1 : 0)),
     tributary_core_containers_log_full: sum((hosted) => (hosted.status?.logProblem === "STORAGE_FULL" ? 1 : 0)),
+    tributary_core_containers_tier_failing: sum((hosted) => (lakeProblem(hosted) ? 1 : 0)),
+    tributary_core_containers_tier_full: sum((hosted) => (lakeProblem(hosted) === "STORAGE_FULL" ? 1 : 0)),
     tributary_core_container_restarts: sum((hosted) => hosted.restarts),
     tributary_core_cluster_containers: status.containers.length,
     tributary_core_cluster_members: status.members.length,

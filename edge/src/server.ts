@@ -190,6 +190,7 @@ function gatewayMetrics(status: GatewayStatus, mqtt: MqttCounters): GatewayMetri
     tributary_gateway_uplink_bytes_sent_total: uplink?.counters.bytesSent ?? 0,
     tributary_gateway_uplink_events_freed_total: uplink?.counters.eventsFreed ?? 0,
     tributary_gateway_uplink_rewinds_total: uplink?.counters.rewinds ?? 0,
+    tributary_gateway_uplink_answers_invalid_total: uplink?.counters.answersInvalid ?? 0,
     tributary_gateway_mqtt_connections: mqtt.connectionsOpen,
     tributary_gateway_mqtt_publishes_total: mqtt.publishes[0] + mqtt.publishes[1] + mqtt.publishes[2],
     tributary_gateway_mqtt_acknowledged_total: mqtt.acknowledged,

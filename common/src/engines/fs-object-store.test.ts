@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -63,6 +63,27 @@ test("refuses a name that is a folder of others, and one below an object; both p
   await store.delete("a/b");
   await store.put("a/b/c", data);
   expect(await store.get("a/b/c")).toEqual(data);
+});
+
+test("whose folder goes away says so, takes nothing for missing, and goes on once it is back", async () => {
+  const root = join(await newFolder(), "lake");
+  const store = await openFsObjectStore(root);
+  const data = new Uint8Array([1]);
+  await store.put("a/b", data);
+  const refused = async () => {
+    const each = [store.put("a/c", data), store.get("a/b"), store.head("a/b"), store.list("", { limit: 10 }), store.delete("a/b")];
+    return (await Promise.allSettled(each)).map((one) => one.status === "rejected" && (one.reason as { code?: string }).code);
+  };
+  await rename(root, `${root}-away`);
+  expect(await refused()).toEqual(new Array(5).fill("STORE_UNREACHABLE"));
+  // As where a disk is not mounted any more.
+  await mkdir(root);
+  expect(await refused()).toEqual(new Array(5).fill("STORE_UNREACHABLE"));
+  await rm(root, { recursive: true });
+  await rename(`${root}-away`, root);
+  await store.put("a/c", data);
+  expect((await store.list("", { limit: 10 })).map(({ name }) => name)).toEqual(["a/b", "a/c"]);
+  expect(await store.head("a/d")).toBeUndefined();
 });
 
 test("says that a folder cannot be used", async () => {

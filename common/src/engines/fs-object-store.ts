@@ -69,7 +69,43 @@ class FsObjectStore implements ObjectStore {
     await mkdir(this.#temporary);
   }
 
-  async put(name: string, data: ObjectData): Promise<void> {
+  put(name: string, data: ObjectData): Promise<void> {
+    return reached(() => this.#put(name, data));
+  }
+
+  get(name: string, range?: { offset: number; length: number }, into?: Uint8Array): Promise<Uint8Array> {
+    return reached(() => this.#get(name, range, into));
+  }
+
+  head(name: string): Promise<ObjectInfo | undefined> {
+    return reached(async () => {
+      const stats = await found(lstat(this.#pathOf(name)));
+      if (!stats) await this.#assertThere();
+      return stats?.isFile() ? { name, bytes: stats.size } : undefined;
+    });
+  }
+
+  list(prefix: string, { after = "", limit }: { after?: string; limit: number }): Promise<ObjectInfo[]> {
+    return reached(async () => {
+      this.#assertOpen();
+      const objects: ObjectInfo[] = [];
+      for await (const object of this.#walk("", { prefix, after, limit })) {
+        if (objects.push(object) >= limit) break;
+      }
+      await this.#assertThere();
+      return objects;
+    });
+  }
+
+  delete(name: string): Promise<void> {
+    return reached(() => this.#delete(name));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+  }
+
+  async #put(name: string, data: ObjectData): Promise<void> {
     const path = this.#pathOf(name);
     const taken = await found(lstat(path));
     if (taken) return this.#refuse(name, path, taken);
@@ -83,9 +119,12 @@ class FsObjectStore implements ObjectStore {
     }
   }
 
-  async get(name: string, range?: { offset: number; length: number }, into?: Uint8Array): Promise<Uint8Array> {
+  async #get(name: string, range?: { offset: number; length: number }, into?: Uint8Array): Promise<Uint8Array> {
     const file = await found(open(this.#pathOf(name), "r"));
-    if (!file) throw notFound(name);
+    if (!file) {
+      await this.#assertThere();
+      throw notFound(name);
+    }
     try {
       const stats = await file.stat();
       if (!stats.isFile()) throw notFound(name);
@@ -97,23 +136,10 @@ class FsObjectStore implements ObjectStore {
     }
   }
 
-  async head(name: string): Promise<ObjectInfo | undefined> {
-    const stats = await found(lstat(this.#pathOf(name)));
-    return stats?.isFile() ? { name, bytes: stats.size } : undefined;
-  }
-
-  async list(prefix: string, { after = "", limit }: { after?: string; limit: number }): Promise<ObjectInfo[]> {
-    this.#assertOpen();
-    const objects: ObjectInfo[] = [];
-    for await (const object of this.#walk("", { prefix, after, limit })) {
-      if (objects.push(object) >= limit) break;
-    }
-    return objects;
-  }
-
-  async delete(name: string): Promise<void> {
+  async #delete(name: string): Promise<void> {
     const path = this.#pathOf(name);
     const stats = await found(lstat(path));
+    if (!stats) await this.#assertThere();
     if (!stats?.isFile()) return;
     await found(unlink(path));
     let folder = dirname(path);
@@ -127,10 +153,6 @@ class FsObjectStore implements ObjectStore {
         return;
       }
     }
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true;
   }
 
   /** Gives a finished temporary file its name, durably. */
@@ -227,6 +249,15 @@ class FsObjectStore implements ObjectStore {
     return join(this.#root, name);
   }
 
+  /** A folder that was removed, or is not mounted any more, must not pass for a store that holds nothing. */
+  async #assertThere(): Promise<void> {
+    if (!(await found(lstat(this.#temporary)))) {
+      throw new TributaryError("STORE_UNREACHABLE", `the folder ${this.#root} is no longer the store that was opened`, {
+        path: this.#root,
+      });
+    }
+  }
+
   #assertOpen(): void {
     if (this.#closed) throw new TributaryError("SHUTTING_DOWN", "the object store is closed");
   }
@@ -299,6 +330,16 @@ async function syncFolder(path: string): Promise<void> {
     await folder.sync();
   } finally {
     await folder.close();
+  }
+}
+
+/** What the system refuses is none of our doing, and may be mended while we run: @throws STORE_UNREACHABLE for it */
+async function reached<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (fsErrorCode(error) === undefined) throw error;
+    throw new TributaryError("STORE_UNREACHABLE", String(error), {}, { cause: error });
   }
 }
 

@@ -24,7 +24,8 @@ export async function handleAppend(plane: Plane, name: StreamName, request: Requ
     });
     return appended(result, headers.producer, events !== undefined);
   } finally {
-    taken.release();
+    // What may still be carried out holds its bytes.
+    plane.time.whenIdle(() => taken.release());
   }
 }
 

@@ -2,6 +2,7 @@ import { TributaryError } from "../errors.ts";
 import { type BodyBudget, type BodyLimit, takeBody } from "./body.ts";
 import { parseJson } from "./json-events.ts";
 import { methodNotAllowed } from "./methods.ts";
+import type { Plane } from "./plane.ts";
 import { replyJson } from "./reply.ts";
 
 /** What operators may see and ask of a cluster, whichever node they reach. */
@@ -18,10 +19,10 @@ const BODY_LIMIT: BodyLimit = { bytesMax: 4_096, code: "BATCH_TOO_LARGE" };
 
 /** `/v1/cluster`, `/v1/cluster/containers`, `/v1/cluster/drain`; `parts` is what follows `/v1/cluster`. */
 export async function handleCluster(
+  { time, bodies }: Plane,
   cluster: ClusterManagement | undefined,
   parts: readonly string[],
   request: Request,
-  bodies: BodyBudget,
 ): Promise<Response> {
   if (!cluster) throw new TributaryError("NOT_FOUND", "this server is no node of a core");
   const [what] = parts;
@@ -33,7 +34,7 @@ export async function handleCluster(
     case "containers": {
       const count = await memberOf(request, bodies, "count");
       if (typeof count !== "number") throw new TributaryError("INVALID_REQUEST", "'count' is not a number");
-      return replyJson(200, { count: await cluster.raiseContainers(count) });
+      return replyJson(200, { count: await time.run(() => cluster.raiseContainers(count)) });
     }
     case "drain": {
       const draining = await memberOf(request, bodies, "draining");

@@ -39,7 +39,7 @@ export async function handleCreate(plane: Plane, name: StreamName, request: Requ
     if (info.closed) replyHeaders["Stream-Closed"] = "true";
     return reply(created ? 201 : 200, "", replyHeaders);
   } finally {
-    taken.release();
+    plane.time.whenIdle(() => taken.release());
   }
 }
 

@@ -17,6 +17,7 @@ import type { Plane } from "./plane.ts";
 import { problemResponse } from "./problem.ts";
 import { handleRead, readLevel } from "./read.ts";
 import { reply, replyJson } from "./reply.ts";
+import { TimedStreams, WorkTime } from "./work-time.ts";
 
 export interface DataPlaneOptions {
   readonly streams: StreamService;
@@ -37,13 +38,18 @@ export interface DataPlaneOptions {
   /** Behind `/v1/cluster`. Default: the path does not exist. */
   readonly cluster?: ClusterManagement;
   readonly longPollMsMax?: number;
+  /** How long it works for one request (see WorkTime). Default: as long as its streams take. */
+  readonly requestMsMax?: number;
   /** Where defects are reported. Default: standard error. */
   readonly reportError?: (error: unknown) => void;
 }
 
 export interface Readiness {
   readonly ready: boolean;
+  /** Why it is not. */
   readonly detail?: string;
+  /** What is out of order although it is. */
+  readonly degraded?: readonly string[];
 }
 
 /** What the server gives to each request: a signal that it is closing. */
@@ -52,7 +58,7 @@ export interface DataPlaneEnv {
 }
 
 type PlaneContext = Context<DataPlaneEnv>;
-type Handler = (request: Request, path: string, closing: AbortSignal | undefined) => Response | Promise<Response>;
+type Handler = (plane: Plane, request: Request, path: string, closing: AbortSignal | undefined) => Response | Promise<Response>;
 
 const FOREIGN_ORIGIN = "without a configured token only pages from this machine may ask; configure a bearer token";
 
@@ -63,14 +69,18 @@ const CLUSTER_PREFIX = "/v1/cluster";
 /** The HTTP data plane of PROTOCOL.md over a StreamService, as a web-standard application. */
 export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
   const access = new AccessPolicy(options.bearerToken);
-  const plane: Plane = {
-    streams: options.streams,
+  const { streams, requestMsMax = Number.POSITIVE_INFINITY } = options;
+  const shared: Omit<Plane, "streams" | "time"> = {
     clock: options.clock,
     random: options.random,
     bodies: new BodyBudget(LIMITS.requestBytesInFlightMax),
     longPollMsMax: options.longPollMsMax ?? LIMITS.longPollMsMax,
     cacheScope: access.guarded ? "private" : "public",
     reportError: options.reportError ?? ((error) => console.error(error)),
+  };
+  const newPlane = (): Plane => {
+    const time = new WorkTime(options.clock, requestMsMax);
+    return { ...shared, time, streams: options.requestMsMax === undefined ? streams : new TimedStreams(streams, time) };
   };
 
   const route =
@@ -86,10 +96,10 @@ export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
         else {
           if (origin !== null && allowOrigin === undefined) throw new TributaryError("UNAUTHORIZED", FOREIGN_ORIGIN);
           if (needsToken) access.assertToken(request.headers);
-          response = await handler(request, c.req.path, c.env?.closing);
+          response = await handler(newPlane(), request, c.req.path, c.env?.closing);
         }
       } catch (error) {
-        response = failed(plane, error);
+        response = failed(shared, error);
       }
       if (allowOrigin !== undefined) addCorsHeaders(response, allowOrigin);
       return response;
@@ -98,47 +108,48 @@ export function createDataPlane(options: DataPlaneOptions): Hono<DataPlaneEnv> {
   const app = new Hono<DataPlaneEnv>();
   app.all(
     `${STREAM_PREFIX}*`,
-    route(true, async (request, path, closing) => {
+    route(true, async (plane, request, path, closing) => {
       const name = streamOfPath(path);
       const response = await streamRequest(plane, name, request, closing).catch((error: unknown) => failed(plane, error));
-      const owner = await options.ownerUrl?.(name).catch(() => undefined);
+      const { ownerUrl } = options;
+      const owner = ownerUrl && (await plane.time.run(() => ownerUrl(name)).catch(() => undefined));
       if (owner !== undefined && URL.canParse(owner)) response.headers.set(OWNER_HEADER, new URL(owner).origin);
       return response;
     }),
   );
-  const management = route(true, (request, path) => handleManagement(plane, splitPath(path, SCOPES_PREFIX), request));
+  const management = route(true, (plane, request, path) => handleManagement(plane, splitPath(path, SCOPES_PREFIX), request));
   app.all(SCOPES_PREFIX, management);
   app.all(`${SCOPES_PREFIX}/*`, management);
-  const cluster = route(true, (request, path) => handleCluster(options.cluster, splitPath(path, CLUSTER_PREFIX), request, plane.bodies));
+  const cluster = route(true, (plane, request, path) => handleCluster(plane, options.cluster, splitPath(path, CLUSTER_PREFIX), request));
   app.all(CLUSTER_PREFIX, cluster);
   app.all(`${CLUSTER_PREFIX}/*`, cluster);
   app.all(
     "/health",
-    route(false, (request) => get(request, () => replyJson(200, { status: "ok", ...identity(options) }))),
+    route(false, (_plane, request) => get(request, () => replyJson(200, { status: "ok", ...identity(options) }))),
   );
   app.all(
     "/ready",
-    route(false, (request, _path, closing) => get(request, () => readiness(options, closing))),
+    route(false, (_plane, request, _path, closing) => get(request, () => readiness(options, closing))),
   );
   app.all(
     "/status",
-    route(true, (request) => get(request, () => replyJson(200, { ...identity(options), ...statusOf(options) }))),
+    route(true, (_plane, request) => get(request, () => replyJson(200, { ...identity(options), ...statusOf(options) }))),
   );
   app.all(
     "/metrics",
-    route(true, (request) => get(request, () => metrics(options))),
+    route(true, (_plane, request) => get(request, () => metrics(options))),
   );
   app.notFound(
-    route(false, (_request, path) => {
+    route(false, (_plane, _request, path) => {
       throw new TributaryError("NOT_FOUND", `there is nothing at ${path.slice(0, 200)}`);
     }),
   );
   return app;
 }
 
-function failed(plane: Plane, error: unknown): Response {
+function failed({ reportError }: Pick<Plane, "reportError">, error: unknown): Response {
   const known = toTributaryError(error);
-  if (known.code === "INTERNAL") plane.reportError(error);
+  if (known.code === "INTERNAL") reportError(error);
   return problemResponse(known);
 }
 
@@ -156,10 +167,10 @@ function statusOf(options: DataPlaneOptions): object {
 }
 
 async function readiness(options: DataPlaneOptions, closing: AbortSignal | undefined): Promise<Response> {
-  const { ready, detail } = closing?.aborted
+  const { ready, detail, degraded }: Readiness = closing?.aborted
     ? { ready: false, detail: "the server is stopping" }
-    : ((await options.ready?.()) ?? { ready: true, detail: undefined });
-  return replyJson(ready ? 200 : 503, { ready, ...(detail !== undefined && { detail }) });
+    : ((await options.ready?.()) ?? { ready: true });
+  return replyJson(ready ? 200 : 503, { ready, ...(detail !== undefined && { detail }), ...(degraded && { degraded }) });
 }
 
 async function metrics(options: DataPlaneOptions): Promise<Response> {

@@ -118,6 +118,7 @@ async function waitForPage(read: LiveRead, empty: VisiblePage): Promise<VisibleP
       const timeoutMs = deadlineMs - plane.clock.monotonicMs();
       if (timeoutMs <= 0) break;
       await plane.streams.waitForData(name, page.nextOffset, { timeoutMs, signal, level });
+      plane.time.renew();
       const before = page.nextOffset;
       page = await readVisible(read, before);
       if (page.nextOffset === before) break;

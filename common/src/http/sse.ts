@@ -65,6 +65,7 @@ async function* follow(read: LiveRead, first: VisiblePage, signal: AbortSignal):
       const waitingSinceMs = plane.clock.monotonicMs();
       if (before.upToDate) await plane.streams.waitForData(name, before.nextOffset, { timeoutMs: waitMs, signal, level });
       if (signal.aborted) return;
+      plane.time.renew();
       page = await readVisible(read, before.nextOffset);
       const woken = plane.clock.monotonicMs() - waitingSinceMs < waitMs - TIMER_SLACK_MS;
       // Woken for nothing: where the stream lives is changing hands. Better to come back than to spin.

@@ -5,7 +5,10 @@ export interface ObjectInfo {
   readonly bytes: number;
 }
 
-/** Immutable objects. A name is parts joined by "/", each of A-Z a-z 0-9 . _ - (at most 1,024 characters in all). */
+/**
+ * Immutable objects. A name is parts joined by "/", each of A-Z a-z 0-9 . _ - (at most 1,024 characters in all). A store that is away holds
+ * its objects all the same: each call throws STORE_UNREACHABLE or another retryable error then, and none says that there is no object.
+ */
 export interface ObjectStore {
   /** Stores the object if the name is free; its bytes must not change meanwhile. Resolves only when its bytes and its name are durable. @throws OBJECT_EXISTS; STORAGE_FULL; LOG_RESULT_UNKNOWN when it may be stored */
   put(name: string, data: ObjectData): Promise<void>;

@@ -184,6 +184,30 @@ describe("a flush", () => {
     expect(container.status().walFirst).toBeGreaterThan(late);
   });
 
+  it("truncates nothing of a WAL that went back and was filled again meanwhile", async () => {
+    const bench = new Bench();
+    let truncated = 0;
+    let replaced = false;
+    bench.wrapLog = (log) => ({
+      ...log,
+      read: async (fromSeq, bounds) =>
+        (await log.read(fromSeq, bounds)).map(({ seq, data }) => ({ seq, data: replaced ? Uint8Array.from(data).fill(7, 60, 64) : data })),
+      truncate: async (through) => {
+        truncated++;
+        return log.truncate(through);
+      },
+    });
+    const container = await bench.open({ flushBytes: 1, truncateIntervalMs: 5_000 });
+    await bench.stream(container);
+    await bench.settle(() => truncated > 0);
+    await fill(bench, container, 1, 5);
+    await bench.settle(tieredAll(container));
+    const before = truncated;
+    replaced = true;
+    await bench.until(new Promise<void>((resolve) => bench.world.clock.setTimer(60_000, resolve)));
+    expect(truncated).toBe(before);
+  });
+
   it("truncates the WAL of a container that is idle, also where it failed once", async () => {
     const bench = new Bench();
     let failures = 1;
@@ -250,10 +274,56 @@ describe("a flush", () => {
     }
     expect(taken).toBeGreaterThan(5);
     expect(await bench.texts(container)).toHaveLength(taken);
+    expect(container.status().tierProblem).toEqual({ step: "upload", code: "STORAGE_FULL" });
     broken = false;
     await bench.settle(tieredAll(container));
+    expect(container.status().tierProblem).toBeUndefined();
     await bench.until(container.append(STREAM, request(["again"])));
     expect(await bench.texts(container)).toHaveLength(taken + 1);
+  });
+});
+
+describe("a flush that is held up", () => {
+  it("by a store that does not answer shows, and no longer once it does", async () => {
+    const bench = new Bench();
+    let release: (() => void) | undefined;
+    bench.wrapStore = (store) => ({
+      ...store,
+      put: async (name, data) => {
+        if (name.includes("/blocks/") && !release) await new Promise<void>((resolve) => (release = resolve));
+        return store.put(name, data);
+      },
+    });
+    const container = await bench.open({ ...FLUSH_ALWAYS, flushStepMsMax: 10_000 });
+    await bench.stream(container);
+    await bench.settle(() => release !== undefined);
+    expect(container.status().tierProblem).toBeUndefined();
+    bench.world.clock.advance(10_000);
+    expect(container.status().tierProblem).toEqual({ step: "upload", code: "BUS_TIMEOUT" });
+    release?.();
+    await bench.settle(() => container.status().bytesTiered > 0);
+    expect(container.status().tierProblem).toBeUndefined();
+  });
+
+  it("by the log says at which step", async () => {
+    const bench = new Bench();
+    let broken = false;
+    bench.wrapLog = (log) => ({
+      ...log,
+      append: async (data, expectedLast) => {
+        if (broken) throw new TributaryError("STORAGE_FULL", "simulated");
+        return log.append(data, expectedLast);
+      },
+    });
+    const container = await bench.open({ flushBytes: 10_000_000, flushIntervalMs: 1_000 });
+    await bench.stream(container);
+    broken = true;
+    await bench.settle(() => container.status().tierProblem !== undefined);
+    expect(container.status().tierProblem?.step).toBe("checkpoint");
+    expect(container.status().logProblem).toBe("STORAGE_FULL");
+    broken = false;
+    await bench.settle(() => container.status().bytesTiered > 0);
+    expect(container.status().tierProblem).toBeUndefined();
   });
 });
 

@@ -3,6 +3,7 @@ import type { Block } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { AppendRequest, ReadEvent, ReadLevel } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
+import type { FlushProblem } from "../tier/flusher.ts";
 import type { GoneBackReason, KnownLoss } from "../tier/root-object.ts";
 import type { StreamEnd } from "./durable.ts";
 import type { PageBounds } from "./event-reader.ts";
@@ -118,6 +119,8 @@ export interface ContainerStatus {
   readonly lastReplayMs: number;
   /** The code with which the write-ahead log refused or failed last; empty while appends become durable. */
   readonly logProblem: string;
+  /** Where flushing is held up, and how that failed last; undefined while events reach the tier. */
+  readonly tierProblem: FlushProblem | undefined;
   readonly generation: number;
   /** How its generation came to be; undefined for the first one. */
   readonly wentBack: WentBack | undefined;

@@ -27,6 +27,7 @@ import type {
   ContainerStreamState,
   WentBack,
 } from "./container.ts";
+import { WAL_START, type WalPosition } from "./counting.ts";
 import type { Durable, StreamEnd } from "./durable.ts";
 import { EventReader, type PageBounds } from "./event-reader.ts";
 import { blockItemBytes, type OwnResult, ownItemBytes, type QueueItem } from "./frame-builder.ts";
@@ -114,7 +115,7 @@ class WalContainer implements Container {
       this.#running = { durable, committer, flusher: this.#createFlusher(durable, committer) };
       // Positions of an earlier generation are those of another log.
       const { position } = durable.checkpoint;
-      this.#running.flusher.start(generationOf(position.epoch) === durable.state.generation ? position.seq : 0);
+      this.#running.flusher.start(generationOf(position.epoch) === durable.state.generation ? position : WAL_START);
     } catch (error) {
       const refusal = toTributaryError(error);
       await this.#quarantine(refusal);
@@ -187,7 +188,7 @@ class WalContainer implements Container {
   }
 
   #createFlusher(durable: Durable, committer: Committer): Flusher {
-    const { id, epoch, log, objects, clock, random } = this.#setup;
+    const { id, epoch, objects, clock, random } = this.#setup;
     return new Flusher(
       {
         container: id,
@@ -203,10 +204,7 @@ class WalContainer implements Container {
             () => new Promise<void>((resolve, reject) => committer.enqueue({ kind: "checkpoint", operation, bytes, resolve, reject })),
           );
         },
-        truncateWal: async (throughSeq) => {
-          await inPhase(this.#phases, "truncate", () => log.truncate(throughSeq));
-          this.#walFirst = throughSeq + 1;
-        },
+        truncateWal: (through) => inPhase(this.#phases, "truncate", () => this.#truncateWal(through)),
         onFlushed: (changed) => {
           committer.madeRoom();
           for (const [streamId, chain] of changed) this.#waiters.tiered.wake(streamId, chain);
@@ -227,6 +225,18 @@ class WalContainer implements Container {
           this.#setup.logger?.warn("a flush is held up", { container: id, step, code: error.code, reason: error.message }),
       },
     );
+  }
+
+  /**
+   * Some time may have passed since the checkpoint. If the log went back meanwhile, another owner has filled it again with what may not be in
+   * the tier: then the record that the checkpoint names is not there any more.
+   */
+  async #truncateWal({ seq, hash }: WalPosition): Promise<void> {
+    const { log } = this.#setup;
+    const [record] = await log.read(seq, { recordsMax: 1, bytesMax: 1 });
+    if (record?.seq !== seq || frameHash(record.data) !== hash) return;
+    await log.truncate(seq);
+    this.#walFirst = seq + 1;
   }
 
   async ensureStream(stream: ContainerStream): Promise<void> {
@@ -358,7 +368,7 @@ class WalContainer implements Container {
   }
 
   status(): ContainerStatus {
-    const { durable, committer } = this.#running ?? {};
+    const { durable, committer, flusher } = this.#running ?? {};
     return {
       container: this.id,
       epoch: this.#setup.epoch,
@@ -371,6 +381,7 @@ class WalContainer implements Container {
       bytesTiered: durable?.index.bytes ?? 0,
       lastReplayMs: this.#lastReplayMs,
       logProblem: committer?.logProblem ?? "",
+      tierProblem: flusher?.problem,
       generation: generationOf(this.#setup.epoch),
       wentBack: this.#wentBack,
     };

@@ -30,6 +30,8 @@ export interface ContainerOptions {
   readonly truncateBytes: number;
   readonly truncateIntervalMs: number;
   readonly checkpointObjectsMax: number;
+  /** A step of a flush that has given no answer for so long shows as a problem. */
+  readonly flushStepMsMax: number;
   /** Blocks of the tier kept in memory as they are, and chunks kept unpacked. */
   readonly blockCacheBytesMax: number;
   readonly chunkCacheBytesMax: number;
@@ -51,6 +53,7 @@ export const CONTAINER_DEFAULTS: ContainerOptions = {
   truncateBytes: 33_554_432,
   truncateIntervalMs: 10_000,
   checkpointObjectsMax: 64,
+  flushStepMsMax: 30_000,
   blockCacheBytesMax: 67_108_864,
   chunkCacheBytesMax: 33_554_432,
 };

@@ -182,9 +182,11 @@ export class CoreStreamService implements StreamService {
 
   async waitForData(name: StreamName, offset: string, options: WaitOptions): Promise<void> {
     const link = linkSignals([options.signal]);
+    if (link.signal.aborted) return;
+    const over = new Promise<void>((resolve) => link.signal.addEventListener("abort", () => resolve(), { once: true }));
     const cancelTimer = this.#parts.clock.setTimer(options.timeoutMs, link.abort);
     try {
-      await this.#with(name, async (entry, container) => {
+      const waiting = this.#with(name, async (entry, container) => {
         const { access } = this.#parts;
         const { id } = entry.record;
         const from = readFrom(id, offset);
@@ -194,6 +196,8 @@ export class CoreStreamService implements StreamService {
         const position = typeof from === "string" ? at?.next : from;
         if (position) await access.waitForData(container, id, position, link.signal, level);
       });
+      // To find the stream may take longer than there is to wait.
+      await Promise.race([waiting, over]);
     } finally {
       cancelTimer();
       link.unlink();

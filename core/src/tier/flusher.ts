@@ -1,10 +1,11 @@
 import { type Clock, sleep } from "@tributary/common/clock";
-import { hasCode, type TributaryError, toTributaryError } from "@tributary/common/errors";
+import { type ErrorCode, hasCode, TributaryError, toTributaryError } from "@tributary/common/errors";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import type { Id } from "@tributary/common/names";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
+import type { WalPosition } from "../container/counting.ts";
 import type { Durable } from "../container/durable.ts";
 import type { Checkpoint, ObjectRef } from "../container/operations.ts";
 import { buildFlushObject, type FlushObject } from "./flush-object.ts";
@@ -26,6 +27,17 @@ export interface FlushPolicy {
   readonly truncateIntervalMs: number;
   /** Objects after which a snapshot is written, so that recovery reads at most so many footers. */
   readonly checkpointObjectsMax: number;
+  /** A step that has given no answer for so long is a problem, and waited for all the same. */
+  readonly flushStepMsMax: number;
+}
+
+/** "upload": the lake takes nothing; "checkpoint": the WAL does not, of what is in the lake. */
+type FlushStep = "upload" | "checkpoint";
+
+/** The step that flushing is held up at, and how it failed last. */
+export interface FlushProblem {
+  readonly step: FlushStep;
+  readonly code: ErrorCode;
 }
 
 /** What the flusher needs of its container. */
@@ -36,7 +48,8 @@ export interface FlushHost {
   durable(): Durable;
   /** Makes the checkpoint durable in the WAL. */
   record(checkpoint: Checkpoint): Promise<void>;
-  truncateWal(throughSeq: number): Promise<void>;
+  /** Through this record, if the WAL still has it there. */
+  truncateWal(through: WalPosition): Promise<void>;
   /** More is in the tier; undefined: a stream's close. */
   onFlushed(changed: ReadonlyMap<Id, number | undefined>): void;
   /** Gateways may be told. */
@@ -49,8 +62,8 @@ export interface FlushPorts {
   readonly clock: Clock;
   readonly random: Random;
   readonly phases: PhaseListener;
-  /** A step failed and is tried again. */
-  onProblem(step: string, error: TributaryError): void;
+  /** A step failed and is tried again, or is overdue. */
+  onProblem(step: FlushStep, error: TributaryError): void;
 }
 
 interface PreparedFlush {
@@ -76,11 +89,12 @@ export class Flusher {
   #prepared: PreparedFlush | undefined;
   #oldestMs: number | undefined;
   #cancelTimer: (() => void) | undefined;
-  /** Through which record the WAL may be truncated, and how many bytes have come to that since it was. */
-  #truncatable: { readonly throughSeq: number; readonly bytes: number } | undefined;
+  /** The checkpoint behind which the WAL may be truncated, and how many bytes have come to that since it was. */
+  #truncatable: { readonly position: WalPosition; readonly bytes: number } | undefined;
   #truncatedMs: number;
   #truncating: Promise<void> = Promise.resolve();
   #cancelTruncation: (() => void) | undefined;
+  #problem: FlushProblem | undefined;
 
   constructor(host: FlushHost, policy: FlushPolicy, ports: FlushPorts) {
     this.#host = host;
@@ -89,10 +103,15 @@ export class Flusher {
     this.#truncatedMs = ports.clock.monotonicMs();
   }
 
-  /** `tieredSeq`: of the WAL's records, through which one the owner before had brought everything into the tier. */
-  start(tieredSeq: number): void {
-    if (tieredSeq > 0) this.#mayTruncate({ throughSeq: tieredSeq, bytes: 0 });
+  /** `tiered`: through which record of this WAL the owner before had brought everything into the tier. */
+  start(tiered: WalPosition): void {
+    if (tiered.seq > 0) this.#mayTruncate({ position: tiered, bytes: 0 });
     this.poke();
+  }
+
+  /** undefined once a step has succeeded again. */
+  get problem(): FlushProblem | undefined {
+    return this.#problem;
   }
 
   /** Called whenever something became durable. */
@@ -155,12 +174,12 @@ export class Flusher {
     if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;
     this.#prepared = undefined;
     this.#host.onFlushed(this.#host.durable().flushed(object, checkpoint, events));
-    this.#mayTruncate({ throughSeq: object.ref.through, bytes: (this.#truncatable?.bytes ?? 0) + object.ref.bytes });
+    this.#mayTruncate({ position: checkpoint.position, bytes: (this.#truncatable?.bytes ?? 0) + object.ref.bytes });
     if (this.#isWorthTruncating) await this.#truncate();
     this.#host.onTiered();
   }
 
-  #mayTruncate(truncatable: { readonly throughSeq: number; readonly bytes: number }): void {
+  #mayTruncate(truncatable: { readonly position: WalPosition; readonly bytes: number }): void {
     this.#truncatable = truncatable;
     // Also where nothing more is flushed: the next owner reads all that is left of the log.
     this.#cancelTruncation ??= this.#ports.clock.setTimer(this.#policy.truncateIntervalMs, () => {
@@ -180,7 +199,7 @@ export class Flusher {
       const wanted = this.#truncatable;
       if (!wanted || this.#stop.signal.aborted) return;
       try {
-        await this.#host.truncateWal(wanted.throughSeq);
+        await this.#host.truncateWal(wanted.position);
         this.#truncatedMs = this.#ports.clock.monotonicMs();
         if (this.#truncatable === wanted) this.#truncatable = undefined;
       } catch {
@@ -192,19 +211,34 @@ export class Flusher {
   }
 
   /** Carries a step out until it succeeds. False: the flusher was stopped, or is finishing and the step failed. */
-  async #persist(name: string, step: () => Promise<void>): Promise<boolean> {
+  async #persist(name: FlushStep, step: () => Promise<void>): Promise<boolean> {
     for (let backoffMs = BACKOFF_MS_MIN; !this.#stop.signal.aborted; backoffMs = Math.min(backoffMs * 2, BACKOFF_MS_MAX)) {
       try {
-        await step();
+        await this.#noticed(name, step());
+        this.#problem = undefined;
         return !this.#stop.signal.aborted;
       } catch (error) {
         if (hasCode(error, "STORE_CORRUPT")) throw error;
-        this.#ports.onProblem(name, toTributaryError(error));
+        this.#heldUp(name, toTributaryError(error));
         if (this.#finishing) return false;
         await sleep(this.#ports.clock, backoffMs * (0.5 + this.#ports.random.float() / 2), this.#stop.signal);
       }
     }
     return false;
+  }
+
+  /** A store that does not answer, such as a mount whose server is away, is told of like one that refuses. */
+  async #noticed(name: FlushStep, step: Promise<void>): Promise<void> {
+    const { flushStepMsMax } = this.#policy;
+    const cancel = this.#ports.clock.setTimer(flushStepMsMax, () =>
+      this.#heldUp(name, new TributaryError("BUS_TIMEOUT", `no answer for ${flushStepMsMax} ms`)),
+    );
+    await step.finally(cancel);
+  }
+
+  #heldUp(step: FlushStep, error: TributaryError): void {
+    this.#problem = { step, code: error.code };
+    this.#ports.onProblem(step, error);
   }
 
   /** Takes everything that is durable now: state, frames and position belong together, whatever is appended meanwhile. */

@@ -152,7 +152,7 @@ export const MUTANTS: readonly Mutant[] = [
         file: "core/src/tier/flusher.ts",
         find: '    if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;',
         replace:
-          '    await this.#host.truncateWal(object.ref.through).catch(() => {});\n    if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;',
+          '    await this.#host.truncateWal(checkpoint.position).catch(() => {});\n    if (!(await this.#persist("checkpoint", () => this.#host.record(checkpoint)))) return;',
       },
     ],
   },

@@ -41,6 +41,29 @@ describe("uplink", () => {
     await w.until(async () => (await w.held()) === 0, 100);
   });
 
+  test("a core that answers nonsense as it is asked what is safe is told of, and events are freed once it does better", async () => {
+    const w = await start();
+    await w.core.start();
+    w.put("s");
+    await w.until(() => w.core.events.length === 1 && w.uplink.lastError === "");
+    w.bus.garbles = (subject) => subject.includes(".levels");
+    w.core.flush(true);
+    await w.until(() => w.uplink.counters.answersInvalid > 2);
+    expect(w.uplink.lastError).toMatch(/^CORE_ANSWER_INVALID/);
+    expect(w.warnings.filter((code) => code === "CORE_ANSWER_INVALID")).toHaveLength(1);
+    expect(w.uplink.state).toBe("sending");
+    w.put("s");
+    await w.until(() => w.core.events.length === 2);
+    // That sending works heals nothing.
+    await w.step();
+    expect(w.uplink.lastError).toMatch(/^CORE_ANSWER_INVALID/);
+    expect(await w.held()).toBe(2);
+    w.bus.garbles = () => false;
+    w.core.flush(true);
+    await w.until(async () => (await w.held()) === 0);
+    expect(w.uplink.lastError).toBe("");
+  });
+
   test("level committed frees what the core accepted", async () => {
     const w = await start({ uplink: { freeAt: "committed" } });
     await w.core.start();

@@ -1,60 +1,29 @@
-import { assert } from "@tributary/common/assert";
 import type { Clock } from "@tributary/common/clock";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
-import { decodeBlock } from "@tributary/common/format/block";
 import { encodeCbor } from "@tributary/common/format/cbor";
 import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
-import { inPhase, type PhaseListener } from "@tributary/common/phases";
+import type { PhaseListener } from "@tributary/common/phases";
 import type { Bus } from "@tributary/common/ports/bus";
 import type { Random } from "@tributary/common/random";
-import { type AppendAnswer, type HelloRequest, SLICE_STATUS, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
-import type { EdgeStore, OpenedEdge, ReachedNumber, UplinkUnit } from "../store/edge-store.ts";
-import { decodeAppendAnswer, decodeHelloAnswer } from "./answers.ts";
+import { type AppendAnswer, type HelloRequest, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
+import type { EdgeStore, OpenedEdge } from "../store/edge-store.ts";
+import { decodeHelloAnswer } from "./answers.ts";
 import { backoffMs } from "./backoff.ts";
-import { ContainerQueue, type QueuedBlock } from "./container-queue.ts";
+import { BlockSender } from "./block-sender.ts";
 import { followCore, type News } from "./core-news.ts";
-import { isDetour } from "./detour.ts";
+import { newCounters, type UplinkCounters } from "./counters.ts";
+import { Freeing } from "./freeing.ts";
 import { LevelWatch } from "./level-watch.ts";
 import { type LinkEvent, type LinkState, nextLinkState } from "./link-state.ts";
+import type { UplinkOptions } from "./options.ts";
+import { Refusals, refusal, tellsOfFork } from "./refusals.ts";
 import { type ResolveResult, resolveStreams, type UnresolvedStream } from "./resolver.ts";
 import { RouteTable } from "./route-table.ts";
 import { UnitTracker } from "./unit-tracker.ts";
 
-export interface UplinkOptions {
-  /** Stands in the subjects. */
-  readonly cluster: string;
-  /** What its operator calls the gateway. */
-  readonly name: string;
-  readonly version: string;
-  /** When the gateway may forget an event. */
-  readonly freeAt: "committed" | "tiered";
-  readonly requestTimeoutMs: number;
-  /** Waits after failures double from the first to the longest. */
-  readonly backoffFirstMs: number;
-  readonly backoffMaxMs: number;
-  readonly levelsIntervalMs: number;
-  /** Bounds of what is handed out and not freed: when the core is slow, sending stops there (rule C7). */
-  readonly unitsMax: number;
-  readonly bytesMax: number;
-  readonly needsMax: number;
-}
-
 const VERSION_CHARS_MAX = 64;
-/** Encoded bytes of one unit asked of the store. */
-const UNIT_BYTES_TARGET = 262_144;
-
-export const UPLINK_DEFAULTS: Omit<UplinkOptions, "cluster" | "name" | "version"> = {
-  freeAt: "tiered",
-  requestTimeoutMs: 5_000,
-  backoffFirstMs: 100,
-  backoffMaxMs: 5_000,
-  levelsIntervalMs: 1_000,
-  unitsMax: 512,
-  bytesMax: 67_108_864,
-  needsMax: 262_144,
-};
 
 /** What the uplink needs of the gateway. */
 export interface UplinkHost {
@@ -82,21 +51,6 @@ export interface UplinkParts {
   readonly host: UplinkHost;
 }
 
-export interface UplinkCounters {
-  blocksSent: number;
-  blocksAccepted: number;
-  blocksRefused: number;
-  bytesSent: number;
-  eventsFreed: number;
-  rewinds: number;
-  hellos: number;
-  failures: number;
-  /** Times that a container's owner was not found where it was asked directly. */
-  detours: number;
-  streamsQuarantined: number;
-  siblings: number;
-}
-
 export interface UplinkStatus {
   readonly state: LinkState;
   /** "CODE: message"; empty while all is well. */
@@ -106,10 +60,6 @@ export interface UplinkStatus {
   readonly bytesOutstanding: number;
   readonly counters: Readonly<UplinkCounters>;
 }
-
-/** Statuses after which the stream has to be looked up again. */
-const LOOK_UP_AGAIN: ReadonlySet<number> = new Set([SLICE_STATUS.sealed, SLICE_STATUS.streamGone, SLICE_STATUS.wrongContainer]);
-const OUT_OF_PLACE: ReadonlySet<number> = new Set([SLICE_STATUS.previousNotReached, SLICE_STATUS.parentNotReached]);
 
 /**
  * Replicates the edge log to the core: greets it, registers streams, sends blocks in order for each container, and frees what is
@@ -122,40 +72,21 @@ export class Uplink {
   readonly #levels: LevelWatch;
   readonly #routes: RouteTable;
   readonly #news: News;
-  readonly #queues = new Map<number, ContainerQueue>();
-  readonly #lookUpAgain = new Map<Id, UnresolvedStream>();
-  /** What containers said that they have as they refused what was first in their turn. */
-  #reached: ReachedNumber[] = [];
+  readonly #sender: BlockSender;
+  readonly #refusals: Refusals;
+  readonly #freeing: Freeing;
   /** Work in the store that has not ended. */
   readonly #inStore = new Set<Promise<unknown>>();
-  readonly #counters: UplinkCounters = {
-    blocksSent: 0,
-    blocksAccepted: 0,
-    blocksRefused: 0,
-    bytesSent: 0,
-    eventsFreed: 0,
-    rewinds: 0,
-    hellos: 0,
-    failures: 0,
-    detours: 0,
-    streamsQuarantined: 0,
-    siblings: 0,
-  };
+  readonly #counters = newCounters();
   readonly #unsubscribeStatus: () => void;
   #identity: OpenedEdge;
   #state: LinkState = "offline";
   /** Counts entries into states: work of an earlier one has no say any more. */
   #visit = 0;
-  /** Counts rewinds: units of an earlier round are void. */
-  #round = 0;
   #rewindNeeded = true;
   /** The incarnation that the core was told last, and whether it is being told of another one beside what is sent. */
   #told: Id | undefined;
   #telling = false;
-  #pulling = false;
-  #wokenWhilePulling = false;
-  #freeing = false;
-  #freeThrough: { readonly round: number; readonly unit: number } | undefined;
   #failuresInRow = 0;
   #lastError: TributaryError | undefined;
   #cancelRetry: (() => void) | undefined;
@@ -166,9 +97,36 @@ export class Uplink {
     this.#parts = parts;
     this.#tracker = new UnitTracker(options.freeAt);
     this.#routes = new RouteTable(parts.clock);
+    this.#refusals = new Refusals((coreId) => parts.host.byCoreId(coreId));
+    const shared = {
+      store: parts.store,
+      tracker: this.#tracker,
+      counters: this.#counters,
+      work: (work: () => Promise<void>) => this.#work(work),
+      stored: <T>(work: Promise<T>) => this.#store(work),
+    };
+    this.#sender = new BlockSender({
+      ...shared,
+      options,
+      bus: parts.bus,
+      phases: parts.phases,
+      routes: this.#routes,
+      maySend: () => this.#state === "sending" || (this.#state === "resolving" && !this.#rewindNeeded && this.#refusals.lookUps.size === 0),
+      allWell: () => this.#allWell(),
+      free: () => this.#freeing.free(),
+      refused: (block, answer, isFirst) => this.#refused(block, answer, isFirst),
+      failed: (error) => this.#fail(error),
+    });
+    this.#freeing = new Freeing({
+      ...shared,
+      mayFree: () => this.#state !== "forked" && this.#state !== "stopped",
+      freed: () => parts.host.freed(),
+      madeRoom: () => this.#sender.pump(),
+    });
     this.#levels = new LevelWatch({
       bus: parts.bus,
       clock: parts.clock,
+      log: parts.log,
       cluster: options.cluster,
       requestTimeoutMs: options.requestTimeoutMs,
       intervalMs: options.levelsIntervalMs,
@@ -176,23 +134,27 @@ export class Uplink {
       routes: this.#routes,
       writer: () => this.#identity.writer,
       mayAsk: () => this.#state === "sending" || this.#state === "resolving",
-      confirmed: () => this.#free(),
+      confirmed: () => this.#freeing.free(),
       lost: () => this.#lost(),
+      misunderstood: () => this.#counters.answersInvalid++,
     });
     this.#news = followCore(parts.bus, options.cluster, {
       tiered: (container) => {
         if (options.freeAt === "tiered") this.#levels.tiered(container);
       },
-      moved: (container, epoch) => this.#moved(container, epoch),
+      moved: (container, epoch) => {
+        if (this.#routes.heard(container, epoch)) this.#sender.moved(container);
+      },
     });
     this.#unsubscribeStatus = parts.bus.onStatus((connected) => this.#on(connected ? "connected" : "disconnected"));
     if (parts.bus.connected()) this.#on("connected");
   }
 
   status(): UplinkStatus {
+    const error = this.#lastError ?? this.#levels.problem;
     return {
       state: this.#state,
-      lastError: this.#lastError ? `${this.#lastError.code}: ${this.#lastError.message}` : "",
+      lastError: error ? `${error.code}: ${error.message}` : "",
       unitsOutstanding: this.#tracker.size,
       bytesOutstanding: this.#tracker.bytes,
       counters: this.#counters,
@@ -201,8 +163,7 @@ export class Uplink {
 
   /** Something new is durable. */
   wake(): void {
-    this.#wokenWhilePulling = this.#pulling;
-    this.#pump();
+    this.#sender.wake();
   }
 
   /** A stream was created. */
@@ -252,7 +213,7 @@ export class Uplink {
     this.#cancelRetry = undefined;
     switch (state) {
       case "waiting":
-        this.#startOver();
+        this.#sender.startOver();
         this.#cancelRetry = this.#parts.clock.setTimer(this.#waitMs(), () => this.#on("retry"));
         return;
       case "greeting":
@@ -263,18 +224,13 @@ export class Uplink {
         return;
       case "sending":
         this.#tellRenewed();
-        this.#pump();
+        this.#sender.pump();
         return;
       case "offline":
       case "forked":
       case "stopped":
-        this.#startOver();
+        this.#sender.startOver();
     }
-  }
-
-  /** What is on its way may never be answered: it will be sent again. */
-  #startOver(): void {
-    for (const queue of this.#queues.values()) queue.resend();
   }
 
   #waitMs(): number {
@@ -295,6 +251,7 @@ export class Uplink {
     if (error.code !== this.#lastError?.code) this.#parts.log.warn("uplink", { code: error.code, reason: error.message });
     this.#lastError = error;
     this.#counters.failures++;
+    if (error.code === "CORE_ANSWER_INVALID") this.#counters.answersInvalid++;
     this.#failuresInRow++;
     this.#on("failed");
   }
@@ -322,7 +279,8 @@ export class Uplink {
   /** Tells the core which incarnation this is. False if the answer came when it counted no more. */
   async #hello(counts: () => boolean): Promise<boolean> {
     const { writer, incarnation, parent } = this.#identity;
-    const { cluster, name, version } = this.#options;
+    const { cluster, name, version, requestTimeoutMs: timeoutMs } = this.#options;
+    const { bus } = this.#parts;
     const request: HelloRequest = {
       type: "hello",
       writer,
@@ -332,7 +290,7 @@ export class Uplink {
       name: name.slice(0, LIMITS.nameCharsMax),
       version: version.slice(0, VERSION_CHARS_MAX),
     };
-    const answer = decodeHelloAnswer(await this.#request(UPLINK_SUBJECTS.control(cluster), encodeCbor(request)));
+    const answer = decodeHelloAnswer(await bus.request(UPLINK_SUBJECTS.control(cluster), encodeCbor(request), { timeoutMs }));
     if (!counts()) return false;
     this.#told = incarnation;
     this.#counters.hellos++;
@@ -349,7 +307,7 @@ export class Uplink {
     const visit = this.#visit;
     if (this.#rewindNeeded) await this.#rewind();
     const open = new Map(this.#parts.host.unresolved().map((stream) => [stream.id, stream]));
-    for (const [id, stream] of this.#lookUpAgain) open.set(id, stream);
+    for (const [id, stream] of this.#refusals.lookUps) open.set(id, stream);
     if (open.size > 0) {
       const { bus, random, host } = this.#parts;
       const { cluster, requestTimeoutMs: timeoutMs } = this.#options;
@@ -358,7 +316,7 @@ export class Uplink {
       if (visit !== this.#visit) return;
       await this.#parts.host.map(result.changes);
       this.#reportQuarantined(result.quarantined);
-      for (const id of open.keys()) this.#lookUpAgain.delete(id);
+      this.#refusals.lookedUp(open.keys());
     }
     if (visit !== this.#visit) return;
     this.#on("resolved");
@@ -380,117 +338,19 @@ export class Uplink {
 
   async #rewind(): Promise<void> {
     this.#forgetUnits();
-    const reached = this.#reached;
-    this.#reached = [];
-    await this.#store(this.#parts.store.uplinkRewind(reached));
+    await this.#store(this.#parts.store.uplinkRewind(this.#refusals.takeReached()));
     this.#rewindNeeded = false;
   }
 
   #forgetUnits(): void {
     if (this.#tracker.size > 0) this.#counters.rewinds++;
-    this.#round++;
     this.#rewindNeeded = true;
-    this.#freeThrough = undefined;
-    this.#tracker.clear();
-    this.#startOver();
-    this.#queues.clear();
+    this.#freeing.forget();
+    this.#sender.forget();
   }
 
-  /** Sends what the windows allow, and fetches units while there is room for them. */
-  #pump(): void {
-    const mayResolve = this.#state === "resolving" && !this.#rewindNeeded && this.#lookUpAgain.size === 0;
-    if (this.#state !== "sending" && !mayResolve) return;
-    for (const queue of this.#queues.values()) {
-      const epoch = this.#routes.directEpoch(queue.container);
-      for (let block = queue.takeNext(epoch); block; block = queue.takeNext(epoch)) void this.#send(queue, block, epoch);
-    }
-    const { unitsMax, bytesMax, needsMax } = this.#options;
-    const room = this.#tracker.size < unitsMax && this.#tracker.bytes < bytesMax && this.#tracker.needsCount < needsMax;
-    if (room && !this.#pulling) this.#work(() => this.#pull());
-  }
-
-  async #pull(): Promise<void> {
-    const round = this.#round;
-    let units: UplinkUnit[];
-    this.#pulling = true;
-    this.#wokenWhilePulling = false;
-    try {
-      units = await this.#store(this.#parts.store.uplinkNext(UNIT_BYTES_TARGET));
-    } finally {
-      this.#pulling = false;
-    }
-    // What was handed out before a rewind comes again.
-    if (round === this.#round) for (const unit of units) this.#enqueue(unit);
-    // A unit of which nothing has to be sent is free in its turn.
-    this.#free();
-    if (units.length === 0 && !this.#tracker.hasPending()) this.#allWell();
-    if (units.length > 0 || this.#wokenWhilePulling) this.#pump();
-  }
-
-  #enqueue(unit: UplinkUnit): void {
-    const tracked = this.#tracker.add(unit);
-    for (const { container, bytes, needs } of unit.blocks) {
-      let queue = this.#queues.get(container);
-      if (!queue) {
-        queue = new ContainerQueue(container);
-        this.#queues.set(container, queue);
-      }
-      queue.push({ container, unit: tracked, bytes, rowsMin: needs.length });
-    }
-  }
-
-  /** `epoch`: of the owner that is asked directly; 0: through any node. */
-  async #send(queue: ContainerQueue, block: QueuedBlock, epoch: number): Promise<void> {
-    const { attempt, container } = queue;
-    this.#counters.blocksSent++;
-    this.#counters.bytesSent += block.bytes.length;
-    const { cluster } = this.#options;
-    const subject = epoch > 0 ? UPLINK_SUBJECTS.direct(cluster, container, epoch, "append") : UPLINK_SUBJECTS.append(cluster, container);
-    try {
-      const payload = await inPhase(this.#parts.phases, "uplink", () => this.#request(subject, block.bytes));
-      const answer = decodeAppendAnswer(payload, block.rowsMin);
-      if (epoch === 0) this.#routes.answered(container, answer.epoch);
-      if (answer.slices.every(([status]) => status === SLICE_STATUS.accepted)) this.#accepted(queue, block);
-      else this.#refused(queue, block, answer, attempt);
-    } catch (error) {
-      if (attempt !== queue.attempt) return;
-      const failure = toTributaryError(error);
-      if (epoch > 0 && isDetour(failure)) this.#detour(queue, epoch);
-      else this.#fail(failure);
-    }
-  }
-
-  /** The owner of this epoch does not answer: another node finds whoever it is now. */
-  #detour(queue: ContainerQueue, epoch: number): void {
-    this.#counters.detours++;
-    this.#routes.failed(queue.container, epoch);
-    queue.resend();
-    this.#pump();
-  }
-
-  /** What is on its way to an owner before this one is not waited for: if it was accepted all the same, that counts when it is heard. */
-  #moved(container: number, epoch: number): void {
-    if (!this.#routes.heard(container, epoch)) return;
-    const queue = this.#queues.get(container);
-    if (queue && queue.directEpoch > 0) queue.resend();
-    this.#pump();
-  }
-
-  /** Durable is durable: this counts however late it comes. */
-  #accepted(queue: ContainerQueue, block: QueuedBlock): void {
-    if (this.#queues.get(block.container) !== queue || !queue.accepted(block)) return;
-    this.#counters.blocksAccepted++;
-    this.#allWell();
-    block.unit.blocksPending--;
-    assert(block.unit.blocksPending >= 0, "a block is accepted once");
-    this.#free();
-    this.#pump();
-  }
-
-  #refused(queue: ContainerQueue, block: QueuedBlock, answer: AppendAnswer, attempt: number): void {
-    this.#counters.blocksRefused++;
-    if (attempt !== queue.attempt) return;
-    if (answer.slices.some(([status]) => status === SLICE_STATUS.forked)) {
+  #refused(block: Uint8Array, answer: AppendAnswer, isFirst: boolean): void {
+    if (tellsOfFork(answer)) {
       this.#lastError = new TributaryError("WRITER_FORKED", "another gateway wrote different events under the numbers of this one");
       this.#parts.log.error("the uplink stopped: another gateway writes under this identity; retire one of them", {
         writer: this.#identity.writer,
@@ -499,10 +359,8 @@ export class Uplink {
       this.#on("forked");
       return;
     }
-    this.#noteLookUps(block, answer);
-    // Behind a block that is missing, sending again heals it; at the front the core lacks what it had accepted before.
-    if (queue.isFirst(block)) this.#noteReached(block, answer);
-    if (this.#lookUpAgain.size > 0 || this.#reached.length > 0) this.#rewindNeeded = true;
+    this.#refusals.note(block, answer, isFirst);
+    if (this.#refusals.any) this.#rewindNeeded = true;
     this.#fail(refusal(answer));
   }
 
@@ -521,55 +379,6 @@ export class Uplink {
     this.#fail(new TributaryError("PREVIOUS_NOT_REACHED", "the core no longer has events that it had accepted"));
   }
 
-  #noteLookUps(block: QueuedBlock, answer: AppendAnswer): void {
-    if (!answer.slices.some(([status]) => LOOK_UP_AGAIN.has(status))) return;
-    const { slices } = decodeBlock(block.bytes);
-    answer.slices.forEach(([status], i) => {
-      const coreId = slices[i]?.streamId;
-      const stream = LOOK_UP_AGAIN.has(status) && coreId !== undefined ? this.#parts.host.byCoreId(coreId) : undefined;
-      if (!stream || coreId === undefined) return;
-      // With a fixed number of segments only a stream that was closed at the core is sealed.
-      this.#lookUpAgain.set(stream.id, status === SLICE_STATUS.sealed ? { ...stream, avoid: coreId } : stream);
-    });
-  }
-
-  #noteReached(block: QueuedBlock, answer: AppendAnswer): void {
-    if (!answer.slices.some(([status]) => OUT_OF_PLACE.has(status))) return;
-    const { slices, lane, incarnation } = decodeBlock(block.bytes);
-    answer.slices.forEach(([status, last], i) => {
-      const slice = slices[i];
-      if (!slice) return;
-      const { streamId, segment, parent } = slice;
-      if (status === SLICE_STATUS.previousNotReached) this.#reached.push({ streamId, segment, incarnation, lane, last });
-      else if (status === SLICE_STATUS.parentNotReached && parent)
-        this.#reached.push({ streamId, segment, incarnation: parent.incarnation, lane, last });
-    });
-  }
-
-  #free(): void {
-    if (this.#state === "forked" || this.#state === "stopped") return;
-    const freeable = this.#tracker.takeFreeable();
-    if (freeable) {
-      this.#counters.eventsFreed += freeable.events;
-      this.#freeThrough = { round: this.#round, unit: freeable.throughUnit };
-    }
-    if (this.#freeThrough && !this.#freeing) this.#work(() => this.#tellStore());
-  }
-
-  async #tellStore(): Promise<void> {
-    this.#freeing = true;
-    try {
-      for (let told = this.#freeThrough; told; told = this.#freeThrough) {
-        await this.#store(this.#parts.store.uplinkFree(told.unit));
-        if (this.#freeThrough === told) this.#freeThrough = undefined;
-        this.#parts.host.freed();
-      }
-    } finally {
-      this.#freeing = false;
-    }
-    this.#pump();
-  }
-
   async #store<T>(work: Promise<T>): Promise<T> {
     this.#inStore.add(work);
     try {
@@ -580,24 +389,5 @@ export class Uplink {
     } finally {
       this.#inStore.delete(work);
     }
-  }
-
-  #request(subject: string, payload: Uint8Array): Promise<Uint8Array> {
-    return this.#parts.bus.request(subject, payload, { timeoutMs: this.#options.requestTimeoutMs });
-  }
-}
-
-function refusal(answer: AppendAnswer): TributaryError {
-  const [status, number] = answer.slices.find(([status]) => status !== SLICE_STATUS.accepted) ?? [SLICE_STATUS.accepted, 0];
-  switch (status) {
-    case SLICE_STATUS.parentNotReached:
-      return new TributaryError("PARENT_NOT_REACHED", "the core lacks events of the incarnation before", { number });
-    case SLICE_STATUS.streamGone:
-      return new TributaryError("STREAM_GONE", "the stream was deleted at the core");
-    case SLICE_STATUS.wrongContainer:
-    case SLICE_STATUS.sealed:
-      return new TributaryError("CONTAINER_NOT_OWNED", "the segment is served elsewhere now");
-    default:
-      return new TributaryError("PREVIOUS_NOT_REACHED", "the core lacks earlier events", { number });
   }
 }

@@ -176,6 +176,7 @@ export class FakeContainer implements Container {
       bytesTiered: 0,
       lastReplayMs: 0,
       logProblem: "",
+      tierProblem: undefined,
       generation: 0,
       wentBack: undefined,
     };

@@ -17,6 +17,8 @@ export class FaultyBus implements Bus {
   faults: Faults | undefined;
   /** Subjects that nobody is there for. */
   refuses: (subject: string) => boolean = () => false;
+  /** Subjects of which each answer is made nonsense. */
+  garbles: (subject: string) => boolean = () => false;
   readonly #bus: Bus;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -53,7 +55,8 @@ export class FaultyBus implements Bus {
     }
     const answer = await this.#bus.request(subject, payload, options);
     if (!this.#up) throw unreachable();
-    return happens(this.faults?.lostAnswers) ? timeout() : answer;
+    if (happens(this.faults?.lostAnswers)) return timeout();
+    return this.garbles(subject) ? answer.map((byte) => byte ^ 0xff) : answer;
   }
 
   publish(subject: string, payload: Uint8Array): void {

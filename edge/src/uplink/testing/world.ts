@@ -9,13 +9,13 @@ import { type Gateway, openGateway } from "../../gateway/gateway.ts";
 import type { AckTarget, Admission } from "../../gateway/ingest.ts";
 import { HeldEdgeStore } from "../../gateway/testing/held-edge-store.ts";
 import { seededRandom } from "../../store/testing/gateway-model.ts";
-import type { UplinkOptions, UplinkStatus } from "../uplink.ts";
+import type { UplinkOptions } from "../options.ts";
+import type { UplinkStatus } from "../uplink.ts";
 import { FaultyBus } from "./faulty-bus.ts";
 import { ModelCore } from "./model-core.ts";
 
 const CLUSTER = "main";
 const BYTES = { contentType: "application/octet-stream", segments: 1, closed: false };
-const silent: Logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 export const name = (stream: string): StreamName => ({ scope: "default", stream });
 
 async function settle(): Promise<void> {
@@ -42,6 +42,8 @@ export class World {
   gateway!: Gateway;
   bus!: FaultyBus;
   readonly network: Bus;
+  /** Codes of what the gateway warned of. */
+  readonly warnings: string[] = [];
   readonly #options: WorldOptions;
   #put = 0;
 
@@ -58,6 +60,7 @@ export class World {
   async start(): Promise<void> {
     const { uplink, diskBytesMax = 1e9, whenFull = "reject" } = this.#options;
     this.store = new HeldEdgeStore(this.clock, this.random, this.store?.disk ?? this.#options.cloneOf?.store.disk.copy());
+    const warn: Logger["warn"] = (_message, fields) => this.warnings.push(String(fields?.["code"] ?? ""));
     this.bus = new FaultyBus(this.network, this.clock, this.random);
     this.gateway = await openGateway({
       store: this.store,
@@ -65,7 +68,7 @@ export class World {
       cluster: CLUSTER,
       clock: this.clock,
       random: this.random,
-      log: silent,
+      log: { debug: () => {}, info: () => {}, warn, error: () => {} },
       phases: { begin: () => {}, end: () => {} },
       options: {
         name: "gw",
