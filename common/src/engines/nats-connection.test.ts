@@ -96,6 +96,21 @@ test("reconnects for ever and reports each change", async () => {
   expect(states).toEqual([false, true]);
 });
 
+test("reconnects also where the wall clock was set back meanwhile", async () => {
+  const server = await start({ jetstream: false });
+  const link = await connectNats({ url: server.url });
+  onTestFinished(() => link.close());
+  const states: boolean[] = [];
+  link.onStatus((connected) => states.push(connected));
+  const { now } = Date;
+  const clock = vi.spyOn(Date, "now").mockImplementation(() => now() - 3_600_000);
+  onTestFinished(() => clock.mockRestore());
+  await server.kill();
+  await vi.waitFor(() => expect(states).toEqual([false]), 10_000);
+  await server.restart();
+  await vi.waitFor(() => expect(states).toEqual([false, true]), 10_000);
+});
+
 test("a request to a server that stands still fails in its time", async () => {
   const server = await start({ jetstream: false });
   const link = await connectNats({ url: server.url });

@@ -3,6 +3,7 @@ import { type Clock, sleep, systemClock } from "../clock.ts";
 import { hasCode, TributaryError } from "../errors.ts";
 import { type Random, systemRandom } from "../random.ts";
 import { INBOX_PREFIX_DEFAULT, NatsInbox, type NatsTransport } from "./nats-inbox.ts";
+import { redialOptions } from "./nats-redial.ts";
 import { certificateProblem, type NatsTlsFiles } from "./nats-tls.ts";
 
 export interface NatsCredentials {
@@ -86,8 +87,7 @@ export async function connectNats(options: NatsConnectOptions): Promise<NatsLink
     let failure: Error;
     try {
       const timeout = Math.max(1, Math.min(ATTEMPT_MS_MAX, deadline - clock.monotonicMs()));
-      const reconnectDelayHandler = () => jitter(random, RETRY_MS.max);
-      const nc = await connect({ ...target.options, timeout, reconnectDelayHandler });
+      const nc = await connect({ ...target.options, timeout, ...redialOptions(clock, () => jitter(random, RETRY_MS.max)) });
       return await checked(new Link(nc, { clock, random, url: target.shown, inboxPrefix, warn, tls: options.tls }), inboxPrefix);
     } catch (error) {
       if (hasCode(error, "CONFIG_INVALID")) throw error;

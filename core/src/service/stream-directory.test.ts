@@ -1,9 +1,10 @@
 import { hasCode, TributaryError } from "@tributary/common/errors";
+import { LIMITS } from "@tributary/common/limits";
 import type { Logger } from "@tributary/common/logger";
 import type { MetaStore } from "@tributary/common/ports/meta-store";
 import { describe, expect, test } from "vitest";
 import { StreamDirectory, type StreamProposal } from "./stream-directory.ts";
-import { recoveredName } from "./stream-record.ts";
+import { encodeStreamRecord, recoveredName, STREAMS_PREFIX, streamKey } from "./stream-record.ts";
 import { fastClock, seededRandom } from "./testing/fast-clock.ts";
 import { Death, FaultyMetaStore, type MetaFaults } from "./testing/faulty-meta-store.ts";
 import { MemoryMetaStore } from "./testing/memory-meta-store.ts";
@@ -295,6 +296,24 @@ describe("reads that are old and answers that are lost", () => {
       expect((await on().findById("c".repeat(32)))?.record.id).toBe("c".repeat(32));
     }
   });
+});
+
+test("of too many deleted names the newest are kept, whatever the clocks of those who deleted them said", async () => {
+  const store = new MemoryMetaStore();
+  const tombstone = (past: string[], deletedAtMs: number) =>
+    encodeStreamRecord({ ...proposal("a"), id: "", containers: [], segments: 0, state: "deleted", past, deletedAtMs });
+  const keyOf = (stream: string) => streamKey({ scope: "plant", stream });
+  await store.create(keyOf("old-of-a-fast-clock"), tombstone(["b".repeat(32)], 9_000_000));
+  for (let i = 2; i < LIMITS.deletedStreamsMax; i++) await store.create(keyOf(`n${i}`), tombstone(["c".repeat(32)], 5_000_000));
+  for (const stream of ["new", "new-of-a-slow-clock"]) await store.create(keyOf(stream), tombstone(["d".repeat(32)], 1_000_000));
+  await store.create(keyOf("never-a-stream"), tombstone([], 0));
+  const directory = directoryOn(store);
+  await directory.start();
+  await directory.close();
+  expect(await store.list(STREAMS_PREFIX)).toHaveLength(LIMITS.deletedStreamsMax);
+  expect(await store.get(keyOf("old-of-a-fast-clock"))).toBeUndefined();
+  expect(await store.get(keyOf("never-a-stream"))).toBeUndefined();
+  expect(await store.get(keyOf("new-of-a-slow-clock"))).toBeDefined();
 });
 
 /** A node that has not seen the stream may answer a deletion with "unknown"; nothing is lost by asking again. */

@@ -357,7 +357,10 @@ export class StreamDirectory {
 
   async #forgetOldTombstones(entries: readonly StreamEntry[]): Promise<void> {
     const tombstones = entries.filter((entry) => entry.record.state === "deleted");
-    const old = tombstones.sort((a, b) => b.record.deletedAtMs - a.record.deletedAtMs).slice(LIMITS.deletedStreamsMax);
+    // Names that never had a stream go first. Of the others those that were written longest ago: the clocks of nodes may be wrong.
+    const hadStream = ({ record }: StreamEntry) => Number(record.past.length > 0);
+    const newestFirst = tombstones.sort((a, b) => hadStream(b) - hadStream(a) || b.revision - a.revision);
+    const old = newestFirst.slice(LIMITS.deletedStreamsMax);
     for (const entry of old) {
       try {
         await this.#access.meta.delete(streamKey(entry.name), entry.revision);

@@ -59,12 +59,13 @@ export class WriterRegistry {
       });
     }
     this.#seen.set(writer, { siblings: siblings.length });
-    others.sort((a, b) => b.record.firstSeenMs - a.record.firstSeenMs);
+    // By revision, for a record is written once: the clocks of nodes may be wrong, and tell nobody's age.
+    others.sort((a, b) => b.entry.revision - a.entry.revision);
     await this.#forget(others.slice(LIMITS.incarnationsPerWriterMax - 1).map((other) => other.entry));
     return siblings;
   }
 
-  /** The incarnation that just said hello is never among them, whatever the clock says. */
+  /** The incarnation that just said hello is never among them. */
   async #forget(old: readonly MetaEntry[]): Promise<void> {
     for (const entry of old) {
       try {

@@ -23,6 +23,8 @@ export interface LocalClusterOptions {
   readonly coreFlags?: readonly string[];
   readonly gatewayFlags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** What a core node or gateway has of its own besides `env`. */
+  readonly envOf?: (name: string) => Readonly<Record<string, string>>;
   /** Gives a start up: what has been started is stopped. */
   readonly signal?: AbortSignal;
 }
@@ -51,7 +53,8 @@ export class LocalCluster {
       containers,
       coreFlags = [],
       gatewayFlags = [],
-      env = {},
+      env: sharedEnv = {},
+      envOf = () => ({}),
       placeOf = () => undefined,
     } = options;
     this.nats = nats;
@@ -72,12 +75,13 @@ export class LocalCluster {
       const flags = [...shared, "--set", `core.name=${name}`, ...coreFlags];
       const place = placeOf(name);
       const elsewhere = place && { host: place.host, runtime: [...place.program, process.execPath] };
+      const env = { ...sharedEnv, ...envOf(name) };
       return coreProcess(folderOf(name), port, { url: urls.get(name) ?? nats.url, monitoringUrl }, { name, flags, env, ...elsewhere });
     });
     this.gateways = gateways.map((ports, i) => {
       const name = gatewayName(i);
       const flags = ["--nats", urls.get(name) ?? nats.url, "--set", `edge.name=${name}`, ...gatewayFlags];
-      return edgeProcess(folderOf(name), ports, { name, flags, env });
+      return edgeProcess(folderOf(name), ports, { name, flags, env: { ...sharedEnv, ...envOf(name) } });
     });
     this.coreUrls = corePorts.map((port, i) => `http://${placeOf(coreName(i))?.host ?? "127.0.0.1"}:${port}`);
     this.gatewayUrls = gateways.map(({ httpPort }) => `http://127.0.0.1:${httpPort}`);

@@ -1,4 +1,5 @@
 import { chaos } from "./chaos.ts";
+import { clockJump } from "./clock-jump.ts";
 import { coreAway } from "./core-away.ts";
 import { fsyncTrace } from "./fsync-trace.ts";
 import { kill } from "./kill.ts";
@@ -19,4 +20,5 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   "take-over": takeOver,
   replace,
   "store-loss": storeLoss,
+  "clock-jump": clockJump,
 };

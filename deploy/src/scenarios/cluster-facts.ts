@@ -8,6 +8,7 @@ export interface ClusterFacts {
   readonly containers: readonly {
     readonly container: number;
     readonly owner: string;
+    readonly epoch: number;
     readonly state: string;
     /** Only its owner has it. */
     readonly status?: ContainerFacts;
@@ -26,10 +27,18 @@ export async function clusterFacts(server: string): Promise<ClusterFacts> {
 
 /** Of each container what its owner says; undefined as long as not every container is served by exactly one node. */
 export async function servedContainers(urls: readonly string[]): Promise<readonly ContainerFacts[] | undefined> {
+  return (await served(urls))?.flatMap(({ status }) => status ?? []);
+}
+
+/** Of each container the epoch of its owner; undefined as long as not every container is served by exactly one node. */
+export async function servedEpochs(urls: readonly string[]): Promise<readonly number[] | undefined> {
+  return (await served(urls))?.map(({ epoch }) => epoch);
+}
+
+async function served(urls: readonly string[]): Promise<ClusterFacts["containers"] | undefined> {
   const nodes = await Promise.all(urls.map((url) => clusterFacts(url).catch(() => undefined)));
   const count = Math.max(0, ...nodes.map((facts) => facts?.containers.length ?? 0));
-  const served = nodes.flatMap((facts) => facts?.containers.filter(({ state }) => state === "serving") ?? []);
-  const all = Array.from({ length: count }, (_, id) => served.filter(({ container }) => container === id));
-  if (count === 0 || all.some((owners) => owners.length !== 1)) return undefined;
-  return all.flatMap(([owner]) => owner?.status ?? []);
+  const serving = nodes.flatMap((facts) => facts?.containers.filter(({ state }) => state === "serving") ?? []);
+  const all = Array.from({ length: count }, (_, id) => serving.filter(({ container }) => container === id));
+  return count === 0 || all.some((owners) => owners.length !== 1) ? undefined : all.flat();
 }
