@@ -19,13 +19,11 @@ import { BlockMaker, type WriterStream } from "./block-writer.ts";
 
 /**
  * What the containers' way into their logs costs: blocks handed to containers in this process, at R3, with the lake behind them; and
- * in turns with that the very frames that came of it, published by nobody but a loop. Everything else a core does is left out of both.
+ * in turns with that frames of the very lengths that came of it, published by nobody but a loop. Everything else a core does is left out of both.
  */
 const EVENT_BYTES = 1_000;
 const TIMEOUT_MS = 30_000;
 const WINDOW_FRAMES = 4;
-/** Frames kept for the bare publisher. */
-const FRAMES_KEPT_BYTES_MAX = 536_870_912;
 const BATCH_EVENTS = 256;
 const OVERLOADED_PAUSE_MS = 5;
 
@@ -37,9 +35,8 @@ export interface WalLoadResult {
   readonly meanFrameBytes: number;
 }
 
-/** Keeps what was appended, for the peer. */
-function recording(log: Log, frames: Uint8Array[]): Log & { bytes: number } {
-  let kept = 0;
+/** Keeps how long each record was, for the peer. */
+function recording(log: Log, lengths: number[]): Log & { bytes: number } {
   const recorder = {
     bytes: 0,
     get recordBytesMax() {
@@ -47,10 +44,7 @@ function recording(log: Log, frames: Uint8Array[]): Log & { bytes: number } {
     },
     state: () => log.state(),
     async append(data: Uint8Array, expectedLast: number) {
-      if (kept + data.length <= FRAMES_KEPT_BYTES_MAX) {
-        kept += data.length;
-        frames.push(data);
-      }
+      lengths.push(data.length);
       const seq = await log.append(data, expectedLast);
       recorder.bytes += data.length;
       return seq;
@@ -66,12 +60,12 @@ async function measure(link: NatsLink, options: { containers: number; writers: n
   const folder = mkdtempSync(join(tmpdir(), "tributary-wal-load-"));
   const run = newId(systemRandom, 4);
   const objects = await openFsObjectStore(folder);
-  const frames: Uint8Array[] = [];
+  const lengths: number[] = [];
   const containers: Container[] = [];
   const logs: (Log & { bytes: number })[] = [];
   try {
     for (let id = 0; id < options.containers; id++) {
-      const log = recording(await JetStreamLog.open(link, { name: `wal-load-${run}-${id}`, replicas: 3 }), frames);
+      const log = recording(await JetStreamLog.open(link, { name: `wal-load-${run}-${id}`, replicas: 3 }), lengths);
       logs.push(log);
       const container = createContainer({ id, epoch: 1, log, objects, clock: systemClock, random: systemRandom });
       await container.open();
@@ -105,13 +99,13 @@ async function measure(link: NatsLink, options: { containers: number; writers: n
     const took = (performance.now() - startedMs) / 1_000;
     const bytes = sum(logs);
     await Promise.all(containers.map((container) => container.close()));
-    const bare = await publish(link, `bare-load-${run}`, options.containers, frames);
+    const bare = await publish(link, `bare-load-${run}`, options.containers, lengths);
     return {
       eventsPerSecond: Math.round(events / took),
       containersMBPerSecond: bytes / took / 1e6,
       bareMBPerSecond: bare / 1e6,
-      frames: frames.length,
-      meanFrameBytes: Math.round(frames.reduce((total, frame) => total + frame.length, 0) / Math.max(1, frames.length)),
+      frames: lengths.length,
+      meanFrameBytes: Math.round(lengths.reduce((total, length) => total + length, 0) / Math.max(1, lengths.length)),
     };
   } finally {
     await objects.close();
@@ -133,16 +127,17 @@ async function appendTo(container: Container, bytes: Uint8Array): Promise<void> 
 }
 
 /** Bytes a second. */
-async function publish(link: NatsLink, prefix: string, streams: number, frames: readonly Uint8Array[]): Promise<number> {
+async function publish(link: NatsLink, prefix: string, streams: number, lengths: readonly number[]): Promise<number> {
   const names = Array.from({ length: streams }, (_, i) => `${prefix}-${i}`);
   for (const name of names) {
     const config = { name, subjects: [name], storage: "file", num_replicas: 3, retention: "limits", discard: "new", allow_direct: false };
     await ensureStream(link, config, TIMEOUT_MS);
   }
+  const content = randomBytes(Math.max(...lengths));
   let [bytes, next] = [0, 0];
   const lane = async (subject: string) => {
-    while (next < frames.length) {
-      const frame = frames[next++] as Uint8Array;
+    while (next < lengths.length) {
+      const frame = content.subarray(0, lengths[next++]);
       parseAnswer<PubAck>(await link.inbox.request(subject, frame, { timeoutMs: TIMEOUT_MS }));
       bytes += frame.length;
     }

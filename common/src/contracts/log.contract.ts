@@ -129,6 +129,18 @@ export function logContract(name: string, setup: () => Promise<LogFixture>): voi
       await log.close();
     });
 
+    test("keeps a record as it was, whatever its bytes become once it is durable", async () => {
+      const log = await startOpen();
+      const buffer = patterned(300_000, 1);
+      await log.append(buffer, 0);
+      buffer.fill(0);
+      await log.append(buffer, 1);
+      const [first, second] = await readAll(log, 1);
+      expect(Buffer.compare(first?.data ?? buffer, patterned(300_000, 1))).toBe(0);
+      expect(Buffer.compare(second?.data ?? buffer, buffer)).toBe(0);
+      await log.close();
+    });
+
     test("carries records of 4 MiB", async () => {
       const log = await startOpen();
       const sent = [0, 1, 2].map((seed) => patterned(4_194_304, seed));

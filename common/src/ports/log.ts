@@ -26,7 +26,8 @@ export interface Log {
   readonly recordBytesMax?: number;
   state(): Promise<LogState>;
   /**
-   * Appends one record as sequence `expectedLast + 1`. Resolves with that sequence only once the record is durable.
+   * Appends one record as sequence `expectedLast + 1`. Resolves with that sequence only once the record is durable; then, and only then,
+   * the caller may write into `data` again.
    * @throws LOG_SEQUENCE_MISMATCH nothing was appended: the log's end is not `expectedLast`
    * @throws LOG_RESULT_UNKNOWN it may have landed, or may land later
    * @throws STORAGE_FULL nothing was appended

@@ -4,6 +4,7 @@ import { TributaryError } from "@tributary/common/errors";
 import { inPhase, type PhaseListener } from "@tributary/common/phases";
 import type { Log } from "@tributary/common/ports/log";
 import type { FrameKind, WalPosition } from "./counting.ts";
+import type { FrameBuffers } from "./frame-buffers.ts";
 import type { Answer } from "./frame-builder.ts";
 import type { Operation } from "./operations.ts";
 import { encodeFrame } from "./wal-frame.ts";
@@ -13,7 +14,7 @@ export interface SentFrame {
   readonly position: WalPosition;
   readonly operations: readonly Operation[];
   readonly answers: Answer[];
-  readonly bytes: number;
+  readonly bytes: Uint8Array;
   readonly sentAtMs: number;
   landed: boolean;
 }
@@ -35,6 +36,7 @@ export class CommitPipeline {
   readonly #clock: Clock;
   readonly #phases: PhaseListener;
   readonly #timeoutMs: number;
+  readonly #buffers: FrameBuffers;
   readonly #onDurable: (frame: SentFrame) => void;
   readonly #onEnded: (error: unknown) => void;
 
@@ -42,7 +44,7 @@ export class CommitPipeline {
     /** The durable fence of the attempt. */
     fence: WalPosition,
     container: number,
-    ports: { log: Log; clock: Clock; phases: PhaseListener; timeoutMs: number },
+    ports: { log: Log; clock: Clock; phases: PhaseListener; timeoutMs: number; buffers: FrameBuffers },
     handlers: { onDurable: (frame: SentFrame) => void; onEnded: (error: unknown) => void },
   ) {
     this.#last = fence;
@@ -51,6 +53,7 @@ export class CommitPipeline {
     this.#clock = ports.clock;
     this.#phases = ports.phases;
     this.#timeoutMs = ports.timeoutMs;
+    this.#buffers = ports.buffers;
     this.#onDurable = handlers.onDurable;
     this.#onEnded = handlers.onEnded;
   }
@@ -68,12 +71,13 @@ export class CommitPipeline {
     assert(!this.#ended, "nothing is sent in an attempt that ended");
     const { epoch, attempt, hash: previousHash } = this.#last;
     const number = this.nextNumber;
-    const { bytes, hash } = encodeFrame({ kind, container: this.#container, epoch, attempt, number, previousHash }, operations);
+    const head = { kind, container: this.#container, epoch, attempt, number, previousHash };
+    const { bytes, hash } = encodeFrame(head, operations, (length) => this.#buffers.take(length));
     const position = { seq: this.#last.seq + 1, epoch, attempt, number, hash };
     this.#last = position;
-    const frame: SentFrame = { position, operations, answers, bytes: bytes.length, sentAtMs: this.#clock.monotonicMs(), landed: false };
+    const frame: SentFrame = { position, operations, answers, bytes, sentAtMs: this.#clock.monotonicMs(), landed: false };
     this.inFlight.push(frame);
-    this.bytesInFlight += frame.bytes;
+    this.bytesInFlight += bytes.length;
     const cancelTimeout = this.#clock.setTimer(this.#timeoutMs, () =>
       this.end(new TributaryError("LOG_RESULT_UNKNOWN", `no result of the append of WAL record ${position.seq} in time`)),
     );
@@ -103,7 +107,8 @@ export class CommitPipeline {
   #settle(): void {
     for (let frame = this.inFlight[0]; frame?.landed && !this.#ended; frame = this.inFlight[0]) {
       this.inFlight.shift();
-      this.bytesInFlight -= frame.bytes;
+      this.bytesInFlight -= frame.bytes.length;
+      this.#buffers.giveBack(frame.bytes);
       const tookMs = this.#clock.monotonicMs() - frame.sentAtMs;
       this.latencyMs = this.latencyMs === 0 ? tookMs : this.latencyMs * 0.8 + tookMs * 0.2;
       this.#onDurable(frame);

@@ -11,6 +11,7 @@ import type { WalPosition } from "./counting.ts";
 import { DecidedState } from "./decided.ts";
 import type { Durable } from "./durable.ts";
 import { fence } from "./fence.ts";
+import { FrameBuffers } from "./frame-buffers.ts";
 import { type Answer, buildFrame, type CheckpointItem, type DecidedItem, type QueueItem } from "./frame-builder.ts";
 import type { Operation } from "./operations.ts";
 import type { ContainerOptions } from "./options.ts";
@@ -59,6 +60,7 @@ export class Committer {
   /** What makes room in memory waits for nobody. */
   #checkpoints: CheckpointItem[] = [];
   #queuedBytes = 0;
+  readonly #buffers: FrameBuffers;
   #pipeline: CommitPipeline | undefined;
   #writer: OwnWriter | undefined;
   #attempt = 0;
@@ -77,6 +79,7 @@ export class Committer {
   constructor(host: CommitterHost) {
     this.#host = host;
     this.#decided = new DecidedState(host.durable.state);
+    this.#buffers = new FrameBuffers(host.options.windowFrames, 2 * host.options.frameBytesTarget);
   }
 
   get attempt(): number {
@@ -324,7 +327,7 @@ export class Committer {
     const pipeline: CommitPipeline = new CommitPipeline(
       position,
       this.#host.container,
-      { log, clock, phases: this.#host.phases, timeoutMs: options.appendTimeoutMs },
+      { log, clock, phases: this.#host.phases, timeoutMs: options.appendTimeoutMs, buffers: this.#buffers },
       { onDurable: (frame) => this.#onDurable(frame), onEnded: (error) => this.#onEnded(pipeline, error) },
     );
     this.#pipeline = pipeline;
@@ -365,6 +368,7 @@ export class Committer {
 
   #checkIdle(): void {
     if (this.#hasWork || this.#lost.size > 0 || (this.#pipeline?.inFlight.length ?? 0) > 0) return;
+    this.#buffers.clear();
     const listeners = this.#onIdle;
     this.#onIdle = [];
     for (const listener of listeners) listener();

@@ -42,14 +42,20 @@ export interface Frame extends FrameHead {
   readonly operations: readonly Operation[];
 }
 
-export function encodeFrame(head: FrameHead, operations: readonly Operation[]): { bytes: Uint8Array; hash: string } {
+/** `allocate` gives the bytes to write it into, which may be anything. */
+export function encodeFrame(
+  head: FrameHead,
+  operations: readonly Operation[],
+  allocate: (length: number) => Uint8Array = (length) => new Uint8Array(length),
+): { bytes: Uint8Array; hash: string } {
   const { header, blocks } = encodeOperations(operations);
-  const bytes = new Uint8Array(HEAD_BYTES + header.length + blocks.reduce((sum, block) => sum + block.length, 0) + CRC_BYTES);
+  const bytes = allocate(HEAD_BYTES + header.length + blocks.reduce((sum, block) => sum + block.length, 0) + CRC_BYTES);
   assert(bytes.length <= LIMITS.frameBytesMax, "a frame fits its limit");
-  const view = new DataView(bytes.buffer);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   view.setUint32(0, MAGIC, true);
   bytes[4] = VERSION;
   bytes[5] = head.kind;
+  view.setUint16(6, 0, true);
   view.setUint32(8, head.container, true);
   view.setUint32(12, head.epoch % 2 ** 32, true);
   view.setUint32(16, Math.floor(head.epoch / 2 ** 32), true);
