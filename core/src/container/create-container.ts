@@ -31,6 +31,7 @@ import { WAL_START, type WalPosition } from "./counting.ts";
 import type { Durable, StreamEnd } from "./durable.ts";
 import { EventReader, type PageBounds } from "./event-reader.ts";
 import { blockItemBytes, type OwnResult, ownItemBytes, type QueueItem } from "./frame-builder.ts";
+import { frameHash } from "./frame-hash.ts";
 import { generationOf } from "./generation.ts";
 import { recoverOrRaise } from "./going-back.ts";
 import { NONCE_BYTES, nonceAt, positionAt } from "./nonces.ts";
@@ -39,7 +40,7 @@ import { CONTAINER_DEFAULTS, type ContainerOptions } from "./options.ts";
 import { LogHole } from "./recovery.ts";
 import { findSegment, type StreamState, writerKey } from "./state.ts";
 import { Waiters } from "./waiters.ts";
-import { FRAME_OVERHEAD_BYTES, frameHash } from "./wal-frame.ts";
+import { FRAME_OVERHEAD_BYTES } from "./wal-frame.ts";
 
 export interface ContainerSetup {
   readonly id: number;

@@ -11,10 +11,11 @@ import { flushUnrecorded } from "../tier/unrecorded-flush.ts";
 import type { WalPosition } from "./counting.ts";
 import type { Durable } from "./durable.ts";
 import { fence, fenceDamaged } from "./fence.ts";
+import { frameHash } from "./frame-hash.ts";
 import { epochBefore, generationOf } from "./generation.ts";
 import { eventsAdded, type Operation } from "./operations.ts";
 import { applyLanded, LogHole, LogLost, type Recovered, recover, replayFrom } from "./recovery.ts";
-import { decodeFrame, frameHash } from "./wal-frame.ts";
+import { decodeFrame } from "./wal-frame.ts";
 
 export interface TakeOverParts {
   readonly container: number;

@@ -3,9 +3,10 @@ import type { Log, LogRecord } from "@tributary/common/ports/log";
 import type { TierReader } from "../tier/tier-reader.ts";
 import { FRAME_KIND, judgeFrame, WAL_START, type WalPosition } from "./counting.ts";
 import { Durable } from "./durable.ts";
+import { frameHash } from "./frame-hash.ts";
 import { epochBefore, generationOf } from "./generation.ts";
 import type { Checkpoint, Operation } from "./operations.ts";
-import { decodeFrame, decodeFrameHead, frameHash, peekFrameKind } from "./wal-frame.ts";
+import { decodeFrame, decodeFrameHead, peekFrameKind } from "./wal-frame.ts";
 
 const PAGE = { recordsMax: 512, bytesMax: 16_777_216 } as const;
 

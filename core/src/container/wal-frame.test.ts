@@ -1,11 +1,13 @@
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { hasCode } from "@tributary/common/errors";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FRAME_KIND, type FrameHead } from "./counting.ts";
+import { frameHash } from "./frame-hash.ts";
 import type { Operation } from "./operations.ts";
 import { block, numbered, SEGMENT } from "./testing/gateway.ts";
-import { decodeFrame, decodeFrameHead, encodeFrame, type Frame, frameHash, peekFrameKind } from "./wal-frame.ts";
+import { decodeFrame, decodeFrameHead, encodeFrame, type Frame, peekFrameKind } from "./wal-frame.ts";
 
 const STREAM = "0123456789abcdef0123456789abcdef";
 const WRITER = { writer: "b".repeat(32), incarnation: "c".repeat(16), lane: "backlog" } as const;
@@ -52,15 +54,24 @@ describe("WAL frame", () => {
     expect(hash).toMatch(/^[0-9a-f]{32}$/);
   });
 
-  it("still reads version 1 as it was written", () => {
+  it("still reads version 1 as it was written, under the hash of then", () => {
     const golden = new Uint8Array(readFileSync(new URL("./golden/wal-frame-v1.bin", import.meta.url)));
+    expect(decodeFrame(golden)).toEqual({ ...HEAD, operations: OPERATIONS });
+    expect(frameHash(golden)).toBe(createHash("sha256").update(golden).digest("hex").slice(0, 32));
+  });
+
+  it("reads and writes version 2 as it was written", () => {
+    const golden = new Uint8Array(readFileSync(new URL("./golden/wal-frame-v2.bin", import.meta.url)));
     const frame = decodeFrame(golden);
     expect(frame).toEqual({ ...HEAD, operations: OPERATIONS });
     expect(Buffer.compare(encodeFrame(frame, frame.operations).bytes, golden)).toBe(0);
+    expect(frameHash(golden)).toBe("38f478d0c34149714d81842fcfbf83a2");
   });
 
   it("still reads what fences and registrations say since there are nonces", () => {
-    const golden = new Uint8Array(readFileSync(new URL("./golden/wal-frame-v1-fence.bin", import.meta.url)));
+    const [before, now] = [1, 2].map((version) =>
+      Uint8Array.from(readFileSync(new URL(`./golden/wal-frame-v${version}-fence.bin`, import.meta.url))),
+    ) as [Uint8Array, Uint8Array];
     const head = { ...HEAD, kind: FRAME_KIND.fence, number: 0 };
     const registration = { type: "register-stream", streamId: STREAM, segments: [SEGMENT], contentType: "a/b", closed: false } as const;
     const origin = { name: { scope: "plant", stream: "press" }, createdAtMs: 1_795_162_530_250, containers: [7, 7, 9] };
@@ -68,8 +79,9 @@ describe("WAL frame", () => {
       { type: "take-over", nonce: "0123456789abcdef", endsGeneration: true },
       { ...registration, origin },
     ];
-    expect(decodeFrame(golden)).toEqual({ ...head, operations });
-    expect(Buffer.compare(encodeFrame(head, operations).bytes, golden)).toBe(0);
+    expect(decodeFrame(before)).toEqual({ ...head, operations });
+    expect(decodeFrame(now)).toEqual({ ...head, operations });
+    expect(Buffer.compare(encodeFrame(head, operations).bytes, now)).toBe(0);
   });
 
   it("refuses every flipped bit and every truncation", () => {

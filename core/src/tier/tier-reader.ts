@@ -3,12 +3,12 @@ import { hasCode, TributaryError } from "@tributary/common/errors";
 import { type Block, decodeBlock } from "@tributary/common/format/block";
 import type { Id } from "@tributary/common/names";
 import type { ObjectStore } from "@tributary/common/ports/object-store";
+import { rootHash } from "../container/frame-hash.ts";
 import { generationOf } from "../container/generation.ts";
 import { Lru } from "../container/lru.ts";
 import type { Checkpoint, ObjectRef } from "../container/operations.ts";
 import { ContainerState } from "../container/state.ts";
 import { type Extent, lastAtOrBelow } from "../container/unflushed.ts";
-import { frameHash } from "../container/wal-frame.ts";
 import { applyFooter } from "./flush-object.ts";
 import { generationPrefix, type ObjectKind, objectName, rootNames } from "./object-names.ts";
 import { type Root, readRoot } from "./root-object.ts";
@@ -143,7 +143,7 @@ export class TierReader {
       if (generationOf(read.base.position.epoch) !== generation - 1) throw new Error("its base is of another generation");
       return read;
     });
-    return { root, hash: frameHash(bytes) };
+    return { root, hash: rootHash(bytes) };
   }
 
   /** What the objects of a generation follow where they follow no snapshot. */

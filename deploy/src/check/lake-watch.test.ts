@@ -1,7 +1,8 @@
 import { FRAME_KIND } from "@tributary/core/container/counting";
+import { rootHash } from "@tributary/core/container/frame-hash";
 import type { Operation } from "@tributary/core/container/operations";
 import { block, numbered } from "@tributary/core/container/testing/gateway";
-import { encodeFrame, frameHash } from "@tributary/core/container/wal-frame";
+import { encodeFrame } from "@tributary/core/container/wal-frame";
 import { encodeRoot } from "@tributary/core/tier/root-object";
 import { beforeEach, describe, expect, it } from "vitest";
 import { LakeWatch } from "./lake-watch.ts";
@@ -200,7 +201,7 @@ describe("LakeWatch", () => {
       const base = { position, snapshot: undefined, objects: [] };
       const bytes = encodeRoot({ container: 0, generation: 1, epoch: 1, base, raisedAtMs: 0, reason: "lake-ahead", ends: [], losses: [] });
       watch.stored("g1/c00000/root", bytes);
-      return frameHash(bytes);
+      return rootHash(bytes);
     }
 
     it("gives ordinals out again, under another nonce, and only the later ones count", () => {

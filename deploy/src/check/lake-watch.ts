@@ -2,8 +2,9 @@ import { hasCode } from "@tributary/common/errors";
 import { openChunk, type Slice } from "@tributary/common/format/block";
 import { payloadOf } from "@tributary/common/format/event-columns";
 import { formatSegmentId } from "@tributary/common/names";
+import { frameHash, rootHash } from "@tributary/core/container/frame-hash";
 import type { AppendBlock, Operation } from "@tributary/core/container/operations";
-import { decodeFrame, type Frame, frameHash } from "@tributary/core/container/wal-frame";
+import { decodeFrame, type Frame } from "@tributary/core/container/wal-frame";
 import { type Root, readRoot } from "@tributary/core/tier/root-object";
 import { decodeFooter, OBJECT_KIND } from "@tributary/core/tier/tier-object";
 import { Places } from "./places.ts";
@@ -276,7 +277,7 @@ export class LakeWatch {
     if (!base && hash !== WAL_START.hash)
       this.#violate(5, "rootless", `generation ${generation} of container ${container} goes on from a frame that never counted`);
     const nonce = base?.nonce ?? NO_NONCE;
-    const begin = { hash: frameHash(data), epoch: generation * EPOCHS_PER_GENERATION, attempt: 0, seq: 0, nonce };
+    const begin = { hash: rootHash(data), epoch: generation * EPOCHS_PER_GENERATION, attempt: 0, seq: 0, nonce };
     const start = new HistoryEntry(of.history, base, begin);
     start.confirmed = base;
     of.history.add(start);

@@ -6,7 +6,8 @@ import { SLICE_STATUS } from "@tributary/common/uplink-protocol";
 import type { Container } from "../container.ts";
 import { FRAME_KIND, judgeFrame, WAL_START } from "../counting.ts";
 import { createContainer } from "../create-container.ts";
-import { decodeFrameHead, frameHash } from "../wal-frame.ts";
+import { frameHash } from "../frame-hash.ts";
+import { decodeFrameHead } from "../wal-frame.ts";
 import { block, SEGMENT, type TestEvent, type TestSlice } from "./gateway.ts";
 import { SimulatedWorld, seededRandom } from "./simulated-ports.ts";
 
