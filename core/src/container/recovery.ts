@@ -112,7 +112,7 @@ async function agreesWithLog(log: Pick<Log, "read">, first: number, { seq, hash 
 
 function isWhole(data: Uint8Array): boolean {
   try {
-    decodeFrameHead(data);
+    decodeFrame(data);
     return true;
   } catch {
     return false;

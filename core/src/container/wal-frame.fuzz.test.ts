@@ -14,9 +14,11 @@ const blocks = golden.subarray(HEAD_BYTES + headerLength, -4);
 
 function mend(bytes: Uint8Array): Uint8Array {
   if (bytes.length < HEAD_BYTES + 4) return bytes;
-  bytes.set([0x54, 0x52, 0x57, 0x46, 1]);
+  bytes.set([0x54, 0x52, 0x57, 0x46, bytes[4] === 1 ? 1 : 2]);
   if ((bytes[5] as number) > 3) bytes[5] = 1;
-  new DataView(bytes.buffer).setUint32(bytes.length - 4, crc32c(bytes.subarray(0, -4)), true);
+  const view = new DataView(bytes.buffer);
+  const covered = bytes[4] === 1 ? bytes.length - 4 : Math.min(bytes.length - 4, HEAD_BYTES + view.getUint32(44, true));
+  view.setUint32(bytes.length - 4, crc32c(bytes.subarray(0, covered)), true);
   return bytes;
 }
 
@@ -38,7 +40,9 @@ it("mutated frames are read, and then written as they are read, or refused", asy
   await fuzzBytes({
     name: "wal-frame",
     beside,
-    seeds: [golden, new Uint8Array(readFileSync(new URL("golden/wal-frame-v1-fence.bin", beside)))],
+    seeds: ["v1", "v1-fence", "v2", "v2-fence"].map(
+      (name) => new Uint8Array(readFileSync(new URL(`golden/wal-frame-${name}.bin`, beside))),
+    ),
     mend,
     run: checkFrame,
   });

@@ -12,7 +12,7 @@ import { decodeOperations, encodeOperations, type Operation } from "./operations
  *
  *   offset bytes
  *        0     4  "TRWF"
- *        4     1  version, 2; version 1 differs in its hash alone (frame-hash.ts)
+ *        4     1  version, 2
  *        5     1  kind: 1 operations, 2 fence (first frame of an attempt), 3 checkpoint (one `tiered` operation); 4–7 reserved
  *        6     2  zero
  *        8     4  container
@@ -23,9 +23,10 @@ import { decodeOperations, encodeOperations, type Operation } from "./operations
  *       44     4  length of the operations header, h
  *       48     h  operations header (CBOR; see operations.ts)
  *     48+h     …  blocks, as the header lists them
- *   length-4   4  CRC32C of everything before it
+ *   length-4   4  CRC32C of head and operations header
  *
- * The CRC tells damage; what tells frames apart is their hash.
+ * Each block has a checksum of its own, so every byte is covered once. The checksums tell damage; what tells frames apart is their hash
+ * (frame-hash.ts). Of version 1 the CRC covered the blocks as well, and the hash was another one.
  */
 const MAGIC = 0x46575254; // "TRWF"
 const VERSION = 2;
@@ -68,7 +69,7 @@ export function encodeFrame(
     bytes.set(block, at);
     at += block.length;
   }
-  view.setUint32(at, crc32c(bytes.subarray(0, at)), true);
+  view.setUint32(at, crc32c(bytes.subarray(0, HEAD_BYTES + header.length)), true);
   return { bytes, hash: frameHash(bytes) };
 }
 
@@ -78,13 +79,16 @@ export function peekFrameKind(bytes: Uint8Array): number | undefined {
   return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true) === MAGIC ? bytes[5] : undefined;
 }
 
-/** Verifies the checksum and reads the head. @throws FRAME_CORRUPT, FORMAT_UNSUPPORTED */
+/** Verifies the checksum and reads the head; blocks are not looked at. @throws FRAME_CORRUPT, FORMAT_UNSUPPORTED */
 export function decodeFrameHead(bytes: Uint8Array): FrameHead {
   if (bytes.length < HEAD_BYTES + CRC_BYTES || bytes.length > LIMITS.frameBytesMax) throw corrupt("impossible length");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) throw corrupt("not a frame");
   const crcAt = bytes.length - CRC_BYTES;
-  if (view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, crcAt))) throw corrupt("checksum does not match");
+  const coveredBytes = bytes[4] === 1 ? crcAt : HEAD_BYTES + view.getUint32(44, true);
+  if (coveredBytes > crcAt || view.getUint32(crcAt, true) !== crc32c(bytes.subarray(0, coveredBytes))) {
+    throw corrupt("checksum does not match");
+  }
   const kind = bytes[5] as FrameKind;
   if (!VERSIONS_READ.includes(bytes[4]) || !Object.values(FRAME_KIND).includes(kind)) {
     throw new TributaryError("FORMAT_UNSUPPORTED", `frame version ${bytes[4]}, kind ${bytes[5]}`);
