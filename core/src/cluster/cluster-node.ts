@@ -3,10 +3,10 @@ import { hasCode, toTributaryError } from "@tributary/common/errors";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { MetaEntry } from "@tributary/common/ports/meta-store";
-import { CONTAINERS_KEY, ensureContainerCount } from "../service/cluster-record.ts";
+import { CONTAINERS_KEY, ensureContainerCount, ownerKey } from "../service/cluster-record.ts";
 import type { MetaAccess } from "../service/meta-change.ts";
 import type { Cluster } from "./cluster.ts";
-import { ASSIGNMENT_KEY, encodeNodeRecord, NODES_PREFIX, nodeKey, type OwnerRecord } from "./cluster-codec.ts";
+import { ASSIGNMENT_KEY, decodeOwnerRecord, encodeNodeRecord, NODES_PREFIX, nodeKey, type OwnerRecord } from "./cluster-codec.ts";
 import { ClusterState, type Sighting } from "./cluster-state.ts";
 import type { Member, Owner } from "./cluster-view.ts";
 import { Coordinator } from "./coordinator.ts";
@@ -49,8 +49,8 @@ const LOOK_TIMEOUT_MS = 2_000;
  * a node that cannot see what was taken from it must not go on serving.
  *
  * Should the MetaStore go back in time (a restored backup), then what was seen is of a past that is no more, and revisions count
- * anew. A node notices by its own record, which is not as it left it, or by others' that stay lower than they were: it then drops
- * everything it knew and had, and joins as after a restart.
+ * anew. A node notices by its own record, which is not as it left it, by others' that stay lower than they were, or by containers of
+ * its own that stay somebody else's as of an earlier epoch: it then drops everything it knew and had, and joins as after a restart.
  */
 export class ClusterNode implements Cluster {
   readonly shared = true;
@@ -76,6 +76,10 @@ export class ClusterNode implements Cluster {
   /** Times that everything was forgotten: a look begun before shows nothing. */
   #forgotten = 0;
   #behindSinceMs = Number.POSITIVE_INFINITY;
+  /** As looks at the owner records show it, which come seldom. */
+  #ownersBehindSinceMs = Number.POSITIVE_INFINITY;
+  /** The epochs of the containers that this node has won and not released. */
+  readonly #won = new Map<number, number>();
 
   constructor(access: MetaAccess, options: ClusterNodeOptions, log: Logger) {
     this.#access = access;
@@ -143,6 +147,8 @@ export class ClusterNode implements Cluster {
   }
 
   tookOwner(container: number, { epoch, released }: Pick<OwnerRecord, "epoch" | "released">): void {
+    if (released) this.#won.delete(container);
+    else this.#won.set(container, epoch);
     const known = this.#state.owners.get(container);
     if (known && (known.epoch > epoch || (known.epoch === epoch && known.released))) return;
     this.#state.owners.set(container, { epoch, node: this.node, nonce: "", released });
@@ -268,13 +274,20 @@ export class ClusterNode implements Cluster {
     this.#forgotten++;
     this.#seesOthers = false;
     this.#behindSinceMs = Number.POSITIVE_INFINITY;
+    this.#ownersBehindSinceMs = Number.POSITIVE_INFINITY;
     this.#ownersLookedMs = Number.NEGATIVE_INFINITY;
+    this.#won.clear();
     this.#state.forget();
     for (const watch of this.#watches) watch.beginAnew();
   }
 
   #isBehind(): boolean {
-    return this.#access.clock.monotonicMs() - this.#behindSinceMs >= BEHIND_LEASES * this.#options.leaseMs;
+    const behindMs = Math.max(
+      this.#access.clock.monotonicMs() - this.#behindSinceMs,
+      // One old read is no more than one, however long no other follows it.
+      this.#ownersLookedMs - this.#ownersBehindSinceMs,
+    );
+    return behindMs >= BEHIND_LEASES * this.#options.leaseMs;
   }
 
   async #works(): Promise<void> {
@@ -300,6 +313,7 @@ export class ClusterNode implements Cluster {
     const forgotten = this.#forgotten;
     // What a watch tells while the look is under way is later than what the look finds, and shows nothing.
     const seen = this.#state.seen();
+    const won = new Map(this.#won);
     try {
       const withOwners = startedMs - this.#ownersLookedMs >= Math.max(OWNERS_LOOK_MS, this.containers * OWNER_LOOK_MS);
       const [nodes, assignment, containers] = await within(
@@ -309,6 +323,7 @@ export class ClusterNode implements Cluster {
       );
       if (forgotten !== this.#forgotten) return false;
       this.#lookBehind(seen, [...nodes, ...assignment], startedMs);
+      if (withOwners) this.#lookAtOwn(won, containers, startedMs);
       for (const [i, entries] of [nodes, assignment, containers].entries()) {
         for (const entry of entries) this.#take(entry);
         if (withOwners || i < 2) this.#watches[i]?.compare(entries);
@@ -337,6 +352,19 @@ export class ClusterNode implements Cluster {
     // Without a lease it may be read what a server says that has lost the others.
     if ((!lower && !gone) || !this.holds()) this.#behindSinceMs = Number.POSITIVE_INFINITY;
     else this.#behindSinceMs = Math.min(this.#behindSinceMs, nowMs);
+  }
+
+  /**
+   * `won`: before the look was begun. Where the record of what this node serves stays that of somebody before it, the MetaStore went
+   * back behind the take-over, and the others look for the container where it is not.
+   */
+  #lookAtOwn(won: ReadonlyMap<number, number>, found: readonly MetaEntry[], nowMs: number): void {
+    const records = new Map(found.map((entry) => [entry.key, entry]));
+    const lost = [...won].some(
+      ([container, epoch]) => this.#won.get(container) === epoch && isBefore(records.get(ownerKey(container)), epoch, this.node),
+    );
+    if (!lost || !this.holds()) this.#ownersBehindSinceMs = Number.POSITIVE_INFINITY;
+    else this.#ownersBehindSinceMs = Math.min(this.#ownersBehindSinceMs, nowMs);
   }
 
   /** Deletes the records of those that stood still for longer than their leases. Returns when it is time to look again. */
@@ -382,5 +410,16 @@ export class ClusterNode implements Cluster {
   #changed(): void {
     this.#workPoke.now();
     for (const listener of [...this.#listeners]) listener();
+  }
+}
+
+/** True if the record of an owner stands where it stood before the node won the epoch. A damaged one shows nothing. */
+function isBefore(entry: MetaEntry | undefined, epoch: number, node: Id): boolean {
+  if (!entry) return true;
+  try {
+    const owner = decodeOwnerRecord(entry.key, entry.value);
+    return owner.epoch < epoch || (owner.epoch === epoch && owner.node !== node);
+  } catch {
+    return false;
   }
 }

@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { releaseContainer, winEpoch } from "../service/cluster-record.ts";
+import { CONTAINERS_KEY, ownerKey, releaseContainer, winEpoch } from "../service/cluster-record.ts";
 import { decodeStreamRecord, nameOfKey } from "../service/stream-record.ts";
 import { seededRandom } from "../service/testing/fast-clock.ts";
+import { decodeOwnerRecord, encodeOwnerRecord } from "./cluster-codec.ts";
 import { HANDOVER_MS, LEASE_MS, type MetaFault, NodeWorld, STEP_MS, serves, type TestNode } from "./testing/node-world.ts";
 
 const CONTAINERS = 4;
@@ -31,6 +32,12 @@ function takeOvers(): number {
 
 function owned(node: TestNode): number[] {
   return Array.from({ length: 16 }, (_, id) => id).filter((id) => serves(node, id));
+}
+
+/** The node knows where the container is served. */
+function finds(node: TestNode, id: number): boolean {
+  const owner = node.core?.cluster.ownerOf(id)?.node;
+  return world.serving(id).some(({ core }) => core?.status().node === owner);
 }
 
 /** No container is answered for by two nodes: the later one has taken it only once the earlier one knew. */
@@ -274,6 +281,41 @@ describe("a cluster", () => {
     expect(world.balanced(CONTAINERS)).toBe(true);
     const four = await world.start("four");
     await world.until(() => world.balanced(CONTAINERS) && owned(four).length > 0, 10_000);
+  });
+
+  it.each(["of somebody before", "missing"])(
+    "whose MetaStore forgot a take-over, so that its record is %s, finds the container again",
+    async (what) => {
+      const nodes = await threeNodes();
+      const [one] = nodes;
+      const id = owned(one)[0] ?? -1;
+      const key = ownerKey(id);
+      const { value, revision } = world.store.at(key, 0) ?? { value: new Uint8Array(), revision: 0 };
+      // Revisions have gone on since, and show nothing.
+      if (what === "missing") await world.store.delete(key, revision);
+      else await world.store.update(key, encodeOwnerRecord({ ...decodeOwnerRecord(key, value), node: "0000000000000000" }), revision);
+      const four = await world.start("four");
+      await world.until(() => world.balanced(CONTAINERS) && world.serving(id).length === 1 && finds(four, id), 15_000);
+      await world.until(() => nodes.every((node) => finds(node, id)), 5_000);
+      await world.pass(10_000, atMostOneEach);
+      expect(nodes.map((node) => node.core?.status().leasesLost)).toEqual([1, 0, 0]);
+    },
+  );
+
+  it("whose MetaStore often gives old records of owners does not take that for records that went back", async () => {
+    const nodes = await threeNodes();
+    let oldLooks = 0;
+    for (const node of nodes) {
+      let looks = 0;
+      node.meta.faults = (operation, key) => {
+        if (operation !== "list" || key !== CONTAINERS_KEY || ++looks % 3 === 0) return undefined;
+        oldLooks++;
+        return "stale";
+      };
+    }
+    await world.pass(30_000, atMostOneEach);
+    expect(oldLooks).toBeGreaterThan(10);
+    expect(nodes.map((node) => node.core?.status().leasesLost)).toEqual([0, 0, 0]);
   });
 
   it("whose MetaStore is slow to list does not take that for records that went back", async () => {

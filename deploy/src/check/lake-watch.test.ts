@@ -256,11 +256,16 @@ describe("LakeWatch", () => {
       expect(found).toEqual(["5 an epoch of two owners"]);
     });
 
-    it("allows two owners an epoch that a full lake let nobody claim", () => {
-      watch.refused("g0/c00000/epochs/0000000002");
+    it.each([
+      ["that a full lake let nobody claim", "before"],
+      ["whose claim the lake lost", "after"],
+    ])("allows two owners an epoch %s", (_, when) => {
+      const claim = "g0/c00000/epochs/0000000002";
+      if (when === "before") watch.missing(claim);
       const one = land(1, START, [takeOver()]);
       const mark = watch.mark(0, 0);
       land(2, one, [takeOver(NONCES[1])], { epoch: 2 });
+      if (when === "after") watch.missing(claim);
       watch.rolledBack(0, 0, mark);
       land(2, one, [takeOver(NONCES[2])], { epoch: 2 });
       expect(found).toEqual([]);

@@ -34,7 +34,7 @@ interface Container {
   generation: number;
   /** The nonce of whoever took it over in each epoch. */
   readonly owners: Map<number, string>;
-  /** Epochs whose owners could not put their claims. */
+  /** Epochs whose claims the lake did not take, or lost. */
   readonly unclaimed: Set<number>;
   /** Blocks whose records were truncated: the lake alone has them. */
   readonly inLakeAlone: Omit<StoredBlock, "bytes">[];
@@ -253,8 +253,8 @@ export class LakeWatch {
     }
   }
 
-  /** A full store did not take an object. Whoever takes a container over all the same cannot say that the epoch is its own. */
-  refused(name: string): void {
+  /** The store was too full to take an object, or lost it. Of an epoch whose claim it was nobody can say any more that it is somebody's. */
+  missing(name: string): void {
     const [, generation, container, epoch] = /^g(\d+)\/c(\d+)\/epochs\/(\d+)$/.exec(name) ?? [];
     if (epoch) this.#container(Number(container)).unclaimed.add(Number(generation) * EPOCHS_PER_GENERATION + Number(epoch));
   }

@@ -79,6 +79,7 @@ describe("submissions and gateways' logs", () => {
       excuse: () => NONE,
       wasDeleted: () => false,
       wasClosed: () => false,
+      hasEnded: () => false,
       violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
     };
   }
@@ -140,6 +141,27 @@ describe("submissions and gateways' logs", () => {
     records = [];
     readIds(2, 1, 0);
     expect(judgeAfterClose(0, 1)).toContain("2 reordered");
+  });
+
+  it("may be in two streams where that of the log ended before they came to it, and a copy of the log brought them elsewhere (seed 2433)", () => {
+    const gone = "f".repeat(32);
+    logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));
+    const judgeBoth = (times: number) => {
+      readIds(0, 1, 2);
+      const next = { id: NEXT_CORE_ID, stream: "s.quarantine", segments: [WHOLE], records };
+      records = [];
+      for (let i = 0; i < times; i++) readIds(0, 1, 2);
+      checkSubmissions([{ id: CORE_ID, stream: "s", segments: [WHOLE], records }, next], { ...facts(), hasEnded: (id) => id === gone });
+      records = [];
+      return found.splice(0);
+    };
+    const doubled = ["1 doubled", "1 doubled", "1 doubled"];
+    logs.landed(DISK, 102, mapRecord(102, NEXT_ID, gone));
+    logs.copied(DISK, "clone");
+    expect(judgeBoth(1)).toEqual(doubled);
+    logs.landed(DISK, 103, mapRecord(103, STREAM_ID, gone));
+    expect(judgeBoth(1)).toEqual([]);
+    expect(judgeBoth(2)).toEqual(expect.arrayContaining(doubled));
   });
 
   describe("that were in a stream which is deleted", () => {

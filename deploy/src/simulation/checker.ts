@@ -31,6 +31,8 @@ export interface CheckerFacts {
   readonly wasDeleted: (id: number) => boolean;
   /** A closed stream other than this one held the event. */
   readonly wasClosed: (id: number, streamId: string) => boolean;
+  /** The stream of the core is deleted or closed. */
+  readonly hasEnded: (streamId: string) => boolean;
 }
 
 /** What losses allow for an event, beside that the records which they took are missing. */
@@ -47,7 +49,7 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
-  const { ledger, logs, excuse, wasDeleted, wasClosed } = facts;
+  const { ledger, logs, excuse, wasDeleted, wasClosed, hasEnded } = facts;
   const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
   const gaps = new Gaps(streams);
   for (const read of reads) {
@@ -60,6 +62,7 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
     excuse: (of) => excuse(of as Submission),
     wasDeleted,
     wasClosed,
+    hasEnded,
     violate: ledger.violate,
   });
 }

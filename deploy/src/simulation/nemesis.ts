@@ -389,8 +389,10 @@ function damageObject(world: World, site: string): void {
   world.trace("lake", `${name} ${how}`);
   world.damaged.add(Number(container));
   const data = objects.get(name) as Uint8Array;
-  if (how === "is gone") objects.delete(name);
-  else if (how === "changes a bit") objects.set(name, flipped(world, site, data));
+  if (how === "is gone") {
+    objects.delete(name);
+    world.lake.missing(name);
+  } else if (how === "changes a bit") objects.set(name, flipped(world, site, data));
   else objects.set(name, data.slice(0, Math.floor(world.dice.float(`${site} end`) * data.length)));
 }
 

@@ -89,7 +89,7 @@ export class World implements SimWorld {
     this.lake.onEvent = (id, streamId, frame) => this.fates.hold(id, streamId, frame);
     this.shelf.onStored = (name, data) => this.lake.stored(name, data);
     this.shelf.onDeleted = (name) => this.lake.deleted(name);
-    this.shelf.onRefused = (name) => this.lake.refused(name);
+    this.shelf.onRefused = (name) => this.lake.missing(name);
     for (const shape of this.shape.gateways) this.gateways.push(new GatewayNode(this, shape, new LogStore(`disk of ${shape.name}`)));
     this.cores = new CoreGroup(this);
     for (const _ of this.shape.cluster.startMs) this.cores.add();
