@@ -376,21 +376,12 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
       throw new MalformedBytes("a slice contradicts itself");
     }
     const parent = parents.get(i);
-    const common = {
-      streamId,
-      segment: { generation: count(x.g[i]), epoch: count(x.e[i]), number: count(x.n[i]) },
-      previous,
-      first,
-      last,
-      count: events,
-      timeMinMs,
-      timeMaxMs,
-      ...(parent ? { parent } : {}),
-    };
+    const segment = { generation: count(x.g[i]), epoch: count(x.e[i]), number: count(x.n[i]) };
     if (x.k[i] === 1) {
       const reason = GAP_REASONS[count(x.v[i])];
       if (!reason) throw new MalformedBytes("unknown gap reason");
-      slices.push({ kind: "gap", ...common, reason });
+      const slice: GapSlice = { kind: "gap", streamId, segment, previous, first, last, count: events, timeMinMs, timeMaxMs, reason };
+      slices.push(parent ? { ...slice, parent } : slice);
     } else if (x.k[i] === 0) {
       const chunk = count(x.h[i]);
       const start = eventsInChunk[chunk];
@@ -399,7 +390,22 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
       eventsInChunk[chunk] = start + events;
       const lastHash = count(x.v[i]);
       if (lastHash >= 2 ** 32) throw new MalformedBytes("a hash of an event is impossible");
-      slices.push({ kind: "events", ...common, chunk, start, lastHash });
+      // Laid out at one go: spreads took half of the time of a block of many slices.
+      const slice: EventSlice = {
+        kind: "events",
+        streamId,
+        segment,
+        previous,
+        first,
+        last,
+        count: events,
+        timeMinMs,
+        timeMaxMs,
+        chunk,
+        start,
+        lastHash,
+      };
+      slices.push(parent ? { ...slice, parent } : slice);
     } else throw new MalformedBytes("unknown kind of slice");
   }
   if (eventsInChunk.some((events, i) => events !== chunks[i]?.events)) throw new MalformedBytes("a chunk holds events of no slice");

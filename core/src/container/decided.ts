@@ -158,8 +158,10 @@ export class DecidedState {
 
   /** One slice of an append that adds `added` events; `key` is undefined for the container's own. */
   applySlice(slice: Slice, decision: SliceDecision, added: number, key: string | undefined, frame: number): void {
-    this.#changeHead(slice.streamId, { chain: decision.chain + added }, frame);
     const stream = this.#stream(slice.streamId);
+    const head = this.#headOf(stream, slice.streamId, frame);
+    assert(head !== undefined, "a slice that is appended names a stream that is known");
+    head.chain = decision.chain + added;
     const durable = this.#durable.streams.get(slice.streamId)?.segments;
     const position = positionIn(stream, durable, slice.segment);
     assert(position >= 0, "a slice that is appended names a segment of its stream");
@@ -214,16 +216,23 @@ export class DecidedState {
   }
 
   #changeHead(streamId: Id, change: Partial<Omit<DecidedHead, "frame">>, frame: number): void {
-    const head = this.head(streamId);
-    if (!head) return;
-    const stream = this.#stream(streamId);
-    if (!stream.head) {
-      const { contentType, chain, closed, streamSeq } = head;
+    if (!this.head(streamId)) return;
+    const head = this.#headOf(this.#stream(streamId), streamId, frame);
+    if (head) Object.assign(head, change);
+  }
+
+  /** To be changed by the frame. */
+  #headOf(stream: DecidedStream, streamId: Id, frame: number): DecidedHead | undefined {
+    if (stream.head?.frame === frame) return stream.head;
+    if (stream.head) stream.head.frame = frame;
+    else {
+      const durable = this.#durable.streams.get(streamId);
+      if (!durable) return undefined;
+      const { contentType, chain, closed, streamSeq } = durable;
       stream.head = { frame, gone: false, contentType, chain, closed, streamSeq };
     }
-    Object.assign(stream.head, change);
-    stream.head.frame = frame;
     this.#touch(frame).streams.add(streamId);
+    return stream.head;
   }
 
   #stream(streamId: Id): DecidedStream {

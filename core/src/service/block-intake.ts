@@ -30,7 +30,7 @@ export class BlockIntake {
   async take(containerId: number, payload: Uint8Array): Promise<AppendAnswer> {
     const block = decodeBlock(payload);
     const container = this.#host.get(containerId);
-    const known = block.slices.every((slice) => container.knowsStream(slice.streamId));
+    const known = streamsOf(block).every((streamId) => container.knowsStream(streamId));
     const turn = `${containerId}/${block.writer}`;
     if (known && !this.#turns.busy(turn)) return container.appendBlock(block);
     const begun = await this.#turns.run(turn, async () => {
@@ -45,7 +45,7 @@ export class BlockIntake {
   async #registerStreams(containerId: number, block: Block): Promise<ReadonlySet<Id>> {
     const container = this.#host.get(containerId);
     const elsewhere = new Set<Id>();
-    const unknown = [...new Set(block.slices.map((slice) => slice.streamId))].filter((id) => !container.knowsStream(id));
+    const unknown = [...new Set(streamsOf(block))].filter((id) => !container.knowsStream(id));
     const register = async (id: Id) => {
       const entry = await this.#directory.findById(id);
       if (!entry) return;
@@ -65,6 +65,13 @@ export class BlockIntake {
     }
     return elsewhere;
   }
+}
+
+/** Slices of one stream mostly lie beside each other: those are named once. */
+function streamsOf({ slices }: Block): Id[] {
+  const ids: Id[] = [];
+  for (const { streamId } of slices) if (ids.at(-1) !== streamId) ids.push(streamId);
+  return ids;
 }
 
 /** The container calls a stream that it does not know gone; if the stream lives in another container, the gateway must ask there. */
