@@ -46,6 +46,8 @@ interface LogHistory {
   readonly gaps: Map<string, DeclaredGap>;
   /** Streams that were deleted at the gateway, with the records that say so. */
   deletions: Map<string, number>;
+  /** What was freed when a stream was mapped to one of the core's, by the ids of both. */
+  freedAtMapping: Map<string, number>;
   freedThrough: number;
 }
 
@@ -96,6 +98,7 @@ export class EdgeLogs {
     for (const change of entry.changes) {
       if (change.type === "delete-stream") history.deletions.set(change.id, seq);
       if (change.type !== "map-stream") continue;
+      history.freedAtMapping.set(`${change.id} ${change.mapping.id}`, history.freedThrough);
       this.#mapped.set(change.id, (this.#mapped.get(change.id) ?? new Set()).add(change.mapping.id));
       this.#segments.set(change.mapping.id, change.mapping.segments);
     }
@@ -125,9 +128,15 @@ export class EdgeLogs {
 
   /** `to` is another log with the content that `from` has now. */
   copied(from: string, to: string): void {
-    const { records, gaps, deletions, freedThrough } = this.#log(from);
+    const { records, gaps, deletions, freedAtMapping, freedThrough } = this.#log(from);
     for (const record of records.values()) record.heldBy.add(to);
-    this.#logs.set(to, { records: new Map(records), gaps: new Map(gaps), deletions: new Map(deletions), freedThrough });
+    this.#logs.set(to, {
+      records: new Map(records),
+      gaps: new Map(gaps),
+      deletions: new Map(deletions),
+      freedAtMapping: new Map(freedAtMapping),
+      freedThrough,
+    });
   }
 
   /** A backup of the log that held its records through `seq` took its place. */
@@ -135,6 +144,7 @@ export class EdgeLogs {
     const history = this.#log(log);
     const before = `${log} before ${++this.#replaced}`;
     this.#log(before).deletions = new Map(history.deletions);
+    this.#log(before).freedAtMapping = new Map(history.freedAtMapping);
     for (const [localId, at] of history.deletions) if (at > seq) history.deletions.delete(localId);
     // What the backup still has is freed once more.
     history.freedThrough = 0;
@@ -204,6 +214,11 @@ export class EdgeLogs {
     return deletedAt !== undefined && deletedAt < later.record.seq && record.heldBy.size + record.lostBy.size > 1;
   }
 
+  /** The log had freed the event before it sent anything to this stream of the core: only another copy of the log can bring it there. */
+  wasFreedBefore(log: string, { record, localId }: Copy, streamId: string): boolean {
+    return (this.#log(log).freedAtMapping.get(`${localId} ${streamId}`) ?? 0) >= record.seq;
+  }
+
   /**
    * The copy of event `id` that is read under this number in a stream of the core; undefined if no log ever had one. Numbers are counted
    * stream by stream: what was sent again after its stream had been deleted may have the number in the next one that it had before.
@@ -253,7 +268,7 @@ export class EdgeLogs {
   #log(name: string): LogHistory {
     let log = this.#logs.get(name);
     if (!log) {
-      log = { records: new Map(), gaps: new Map(), deletions: new Map(), freedThrough: 0 };
+      log = { records: new Map(), gaps: new Map(), deletions: new Map(), freedAtMapping: new Map(), freedThrough: 0 };
       this.#logs.set(name, log);
     }
     return log;

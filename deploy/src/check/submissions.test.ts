@@ -143,6 +143,22 @@ describe("submissions and gateways' logs", () => {
     expect(judgeAfterClose(0, 1)).toContain("2 reordered");
   });
 
+  it("of a closed stream come behind later ones where a backup brings what the lost disk had freed before it came to the next (seed 67)", () => {
+    const judgeNext = (...ids: number[]) => {
+      records = [];
+      readIds(...ids);
+      return judgeWith({ wasClosed: () => true }, { id: NEXT_CORE_ID }).splice(0);
+    };
+    logs.freeing(DISK, 3, () => true);
+    logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));
+    expect(judgeNext(2, 0, 1)).toContain("2 reordered");
+    logs.replaced(DISK, 100);
+    logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));
+    expect(judgeNext(2, 0, 1)).toEqual([]);
+    // The disk that was lost had freed both, or none of them.
+    expect(judgeNext(1, 0, 2)).toContain("2 reordered");
+  });
+
   it("may be in two streams where that of the log ended before they came to it, and a copy of the log brought them elsewhere (seed 2433)", () => {
     const gone = "f".repeat(32);
     logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));

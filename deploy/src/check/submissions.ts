@@ -75,7 +75,7 @@ function checkLogOrder({ id: streamId, stream, records }: StreamRead, told: Told
       const group = mapIn(latest, `${log} ${key} ${revived}`);
       for (const before of group.values()) {
         if ((before.record.seq - copy.record.seq || before.number - copy.number) <= 0 || logs.wasGivenUp(log, copy, before)) continue;
-        if (revived && mayComeAlone(copy, before)) continue;
+        if (revived && mayComeAlone(copy, before, streamId, logs)) continue;
         violate(
           2,
           "reordered",
@@ -115,7 +115,8 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
     const group = mapIn(latest, `${submission.writer} ${key} ${revived}`);
     for (const before of group.values()) {
       if (submission.ackMs === undefined || submission.ackMs >= before.sentMs) continue;
-      if (first && before.copy && (mayComeLate(first, before.copy, logs) || (revived && mayComeAlone(first, before.copy)))) continue;
+      if (first && before.copy && (mayComeLate(first, before.copy, logs) || (revived && mayComeAlone(first, before.copy, streamId, logs))))
+        continue;
       violate(
         2,
         "reordered",
@@ -138,9 +139,17 @@ function mayComeLate(copy: Copy, before: Copy, logs: EdgeLogs): boolean {
   return [...before.record.heldBy, ...before.record.lostBy].some((branch) => logs.wasGivenUp(branch, copy, before));
 }
 
-/** Of what is revived: a copy of the log that has the event and not the later one brings it whenever it comes. */
-function mayComeAlone({ record }: Copy, before: Copy): boolean {
-  return [...record.heldBy].some((log) => !before.record.heldBy.has(log));
+/**
+ * Of what is revived: a copy of the log that has the event and not the later one brings it whenever it comes. So does one that has both,
+ * and has not freed them, where another one had freed the event before it brought the later one.
+ */
+function mayComeAlone(copy: Copy, before: Copy, streamId: string, logs: EdgeLogs): boolean {
+  const { heldBy } = copy.record;
+  return (
+    [...heldBy].some((log) => !before.record.heldBy.has(log)) ||
+    (heldBy.size > 1 &&
+      [...before.record.heldBy].some((log) => logs.wasFreedBefore(log, copy, streamId) && !logs.wasFreedBefore(log, before, streamId)))
+  );
 }
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */
