@@ -142,8 +142,8 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "timed-out append treated as failed",
     "core/src/container/committer.ts",
-    "for (const frame of this.#lost.values()) failAll(frame.answers, unknownResult(error));\n    this.#lost.clear();\n    // They",
-    'for (const frame of this.#lost.values()) failAll(frame.answers, new TributaryError("OVERLOADED", "failed"));\n    this.#lost.clear();\n    // They',
+    "    this.#lost = new Map(inFlight.map(",
+    '    for (const frame of inFlight) failAll(frame.answers, new TributaryError("OVERLOADED", "failed"));\n    this.#lost = new Map(inFlight.map(',
   ),
   {
     name: "checkpoint after truncation",
