@@ -1,4 +1,4 @@
-import { createReadStream, statSync } from "node:fs";
+import { createReadStream, type Stats, statSync } from "node:fs";
 import { basename } from "node:path";
 import { TributaryError } from "@tributary/common/errors";
 import { parseStreamName } from "@tributary/common/names";
@@ -187,11 +187,14 @@ function parseRate(text: string): Pace {
 }
 
 function fileSize(file: string): number {
+  let facts: Stats;
   try {
-    return statSync(file).size;
+    facts = statSync(file);
   } catch (error) {
     throw new TributaryError("USAGE", `${file} cannot be read: ${error instanceof Error ? error.message : error}`);
   }
+  if (facts.isDirectory()) throw new TributaryError("USAGE", `${file} is a folder`);
+  return facts.size;
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {
