@@ -39,7 +39,10 @@ const ROWS = {
   STREAM_CLOSED: [409, "The stream is closed; nothing can be appended to it."],
   STREAM_EXISTS: [409, "The stream exists with another configuration."],
   STREAM_GONE: [410, "The stream was deleted."],
-  STREAM_UNKNOWN: [404, "Create the stream first: with PUT, or with 'tributary stream create'."],
+  STREAM_UNKNOWN: [
+    404,
+    "Create the stream at this server first: with PUT, 'tributary stream create --server URL' or 'tributary write --create'.",
+  ],
   // Capacity
   OVERLOADED: [503, "Slow down and try again.", "retryable"],
   QUOTA_EXCEEDED: [
