@@ -30,7 +30,7 @@ const ROWS = {
   PRODUCER_HEADERS_INVALID: [400, "Send Producer-Id, Producer-Epoch and Producer-Seq together, the numbers as integers from 0."],
   PRODUCER_SEQUENCE_GAP: [409, "Send the missing sequence numbers first."],
   SEQUENCE_CONFLICT: [409, "Stream-Seq must be greater than the one before it."],
-  UNAUTHORIZED: [401, "Send the configured bearer token as 'Authorization: Bearer …'."],
+  UNAUTHORIZED: [401, "Send the configured bearer token as 'Authorization: Bearer …'; commands take it from --token or TRIBUTARY_TOKEN."],
   // Streams and offsets
   OFFSET_FOREIGN: [400, "This offset was given by another server or another stream; offsets of a gateway are valid only there."],
   OFFSET_GONE: [410, "The events at this offset are no longer kept here; read on from the offset -1 or from the core."],
