@@ -1,4 +1,7 @@
-import { describe, expect, it } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { environmentName, loadConfig, SETTING_NAMES } from "./config.ts";
 import { TributaryError } from "./errors.ts";
 
@@ -22,6 +25,17 @@ describe("loadConfig", () => {
     const config = loadConfig({ environment, overrides: { "edge.http.port": "9001" } });
     expect(config["edge.http.port"]).toBe(9001);
     expect(config["edge.diskBytesMax"]).toBe(16_777_216);
+  });
+
+  it.each(["[1]", "7", "null", '"edge.http.port"'])("refuses a file that holds %s, and says what it should hold", (text) => {
+    const folder = mkdtempSync(join(tmpdir(), "tributary-config-"));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const file = join(folder, "settings.json");
+    writeFileSync(file, text);
+    expect(failure(() => loadConfig({ file }))).toMatchObject({
+      code: "CONFIG_INVALID",
+      message: `${file} holds no JSON object with settings`,
+    });
   });
 
   it("has a distinct environment name for each setting", () => {

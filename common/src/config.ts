@@ -249,6 +249,9 @@ function readConfigFile(path: string): [string, unknown][] {
   } catch (error) {
     throw new TributaryError("CONFIG_INVALID", `${path} cannot be read as JSON: ${error instanceof Error ? error.message : error}`);
   }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw new TributaryError("CONFIG_INVALID", `${path} holds no JSON object with settings`);
+  }
   const flat: [string, unknown][] = [];
   const walk = (value: unknown, prefix: string, depth: number) => {
     if (typeof value !== "object" || value === null || Array.isArray(value) || depth === NESTING_MAX) flat.push([prefix, value]);

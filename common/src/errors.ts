@@ -30,7 +30,7 @@ const ROWS = {
   PRODUCER_HEADERS_INVALID: [400, "Send Producer-Id, Producer-Epoch and Producer-Seq together, the numbers as integers from 0."],
   PRODUCER_SEQUENCE_GAP: [409, "Send the missing sequence numbers first."],
   SEQUENCE_CONFLICT: [409, "Stream-Seq must be greater than the one before it."],
-  UNAUTHORIZED: [401, "Send the configured bearer token as 'Authorization: Bearer …'."],
+  UNAUTHORIZED: [401, "Send the configured bearer token as 'Authorization: Bearer …'; commands take it from --token or TRIBUTARY_TOKEN."],
   // Streams and offsets
   OFFSET_FOREIGN: [400, "This offset was given by another server or another stream; offsets of a gateway are valid only there."],
   OFFSET_GONE: [410, "The events at this offset are no longer kept here; read on from the offset -1 or from the core."],
@@ -39,7 +39,10 @@ const ROWS = {
   STREAM_CLOSED: [409, "The stream is closed; nothing can be appended to it."],
   STREAM_EXISTS: [409, "The stream exists with another configuration."],
   STREAM_GONE: [410, "The stream was deleted."],
-  STREAM_UNKNOWN: [404, "Create the stream first: with PUT, or with 'tributary stream create'."],
+  STREAM_UNKNOWN: [
+    404,
+    "Create the stream at this server first: with PUT, 'tributary stream create --server URL' or 'tributary write --create'.",
+  ],
   // Capacity
   OVERLOADED: [503, "Slow down and try again.", "retryable"],
   QUOTA_EXCEEDED: [

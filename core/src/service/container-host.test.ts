@@ -14,7 +14,7 @@ const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 class Says implements Cluster {
   readonly node = "aa";
   readonly containers = 1;
-  readonly handoverMs = 4_000;
+  handoverMs = 4_000;
   readonly shared = true;
   readonly draining = false;
   assigned = true;
@@ -64,8 +64,7 @@ class Says implements Cluster {
   async leave(): Promise<void> {}
 }
 
-async function hosting() {
-  const cluster = new Says();
+async function hosting(cluster = new Says()) {
   const meta = new MemoryMetaStore();
   const wal = new FakeWal();
   const instances: FakeContainer[] = [];
@@ -114,6 +113,16 @@ describe("a host of containers", () => {
     await vi.waitFor(() => expect(host.isEmpty).toBe(true));
     expect(closed.mock.calls).toEqual([[{ withinMs: 0 }]]);
     expect(await released()).toBe(false);
+  });
+
+  test("does not speak of an owner that kept a container where there is none, however soon it would take it by force", async () => {
+    const warn = vi.spyOn(SILENT, "warn");
+    const cluster = new Says();
+    cluster.handoverMs = 0;
+    const { host, instances } = await hosting(cluster);
+    expect(host.get(0)).toBe(instances[0]);
+    expect(warn).not.toHaveBeenCalled();
+    await host.close();
   });
 
   test("takes a container again of which somebody else won a later epoch and never used it", async () => {

@@ -290,17 +290,21 @@ export class ContainerHost {
     slot.state = "opening";
     while (!stop.aborted) {
       const forced = clock.monotonicMs() >= forcedMs;
+      let free = true;
       const winning = winEpoch(this.#access, {
         container: slot.id,
         node,
         above: slot.epochSeen,
-        mayTake: (before) => forced || this.#cluster.mayTake(before),
+        mayTake: (before) => {
+          free = this.#cluster.mayTake(before);
+          return forced || free;
+        },
       });
       // A metadata store that does not answer must not hold up a stop. Should this be won later, it is as if the owner had died at once.
       const epoch = await orAborted(winning, stop);
       if (stop.aborted) return undefined;
       if (epoch !== undefined) {
-        if (forced) this.#log.warn("a container was taken from an owner that did not release it", { container: slot.id, epoch });
+        if (!free) this.#log.warn("a container was taken from an owner that did not release it", { container: slot.id, epoch });
         return epoch;
       }
       slot.state = "waiting";

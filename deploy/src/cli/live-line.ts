@@ -2,6 +2,8 @@ import type { CoreServer } from "@tributary/core/server";
 import type { GatewayServer } from "@tributary/edge/server";
 
 const INTERVAL_MS = 1_000;
+/** Back to the start of the terminal's line, and clears it. */
+const LINE_ANEW = "\r\x1b[2K";
 /** Without a terminal a line a second would only fill a log. */
 const PLAIN_INTERVAL_MS = 10_000;
 
@@ -27,7 +29,7 @@ export function startLiveLine({ gateway, core }: { gateway?: GatewayServer; core
       parts.push(`core ${eventsDurable} events`, `in the lake ${eventsTiered}`, `streams ${streams}`);
     }
     const line = parts.join(" | ");
-    if (terminal) process.stdout.write(`\r\x1b[2K${line.slice(0, Math.max(20, (process.stdout.columns ?? 120) - 1))}`);
+    if (terminal) process.stdout.write(`${LINE_ANEW}${line.slice(0, Math.max(20, (process.stdout.columns ?? 120) - 1))}`);
     else process.stdout.write(`${line}\n`);
   };
   const first = setTimeout(show, INTERVAL_MS);
@@ -37,6 +39,12 @@ export function startLiveLine({ gateway, core }: { gateway?: GatewayServer; core
     clearInterval(timer);
     if (terminal) process.stdout.write("\n");
   };
+}
+
+/** Writes a line of the log. On the live line's terminal it takes its place; the live line comes again below. */
+export function writeLogLine(line: string): void {
+  const shared = process.stdout.isTTY === true && process.stderr.isTTY === true;
+  process.stderr.write(shared ? `${LINE_ANEW}${line}` : line);
 }
 
 function mebibytes(bytes: number): string {

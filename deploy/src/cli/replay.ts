@@ -1,4 +1,4 @@
-import { createReadStream, statSync } from "node:fs";
+import { createReadStream, type Stats, statSync } from "node:fs";
 import { basename } from "node:path";
 import { TributaryError } from "@tributary/common/errors";
 import { parseStreamName } from "@tributary/common/names";
@@ -46,7 +46,11 @@ export function addReplayCommand(program: Command): void {
     .option("--time-start <time>", "start of a recording whose times are seconds (RFC 3339)", "1970-01-01T00:00:00Z")
     .option("--rate <rate>", "max, events per second (100/s), or the recording's own pace times a factor (1x, 60x)", "max")
     .option("--via <protocol>", "http or mqtt; over MQTT the event time is the time of arrival", "http")
-    .option("--mqtt <address>", "MQTT listener for --via mqtt", "127.0.0.1:1883")
+    .option(
+      "--mqtt <address>",
+      "MQTT listener for --via mqtt; its user and password from TRIBUTARY_EDGE_MQTT_USER and TRIBUTARY_EDGE_MQTT_PASSWORD",
+      "127.0.0.1:1883",
+    )
     .addHelpText(
       "after",
       "\nExamples:\n  tributary replay drive.csv --stream cars/engine --key car-1\n" +
@@ -187,11 +191,14 @@ function parseRate(text: string): Pace {
 }
 
 function fileSize(file: string): number {
+  let facts: Stats;
   try {
-    return statSync(file).size;
+    facts = statSync(file);
   } catch (error) {
     throw new TributaryError("USAGE", `${file} cannot be read: ${error instanceof Error ? error.message : error}`);
   }
+  if (facts.isDirectory()) throw new TributaryError("USAGE", `${file} is a folder`);
+  return facts.size;
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

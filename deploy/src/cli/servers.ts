@@ -11,7 +11,7 @@ import type { GatewayServer } from "@tributary/edge/server";
 import type { Command } from "commander";
 import { addDoctorCommand } from "./doctor.ts";
 import { goOnWithoutReader, print, type ServerFlags } from "./io.ts";
-import { startLiveLine } from "./live-line.ts";
+import { startLiveLine, writeLogLine } from "./live-line.ts";
 import { readOverrides, type SettingFlags } from "./setting-flags.ts";
 
 interface ServerOptions extends Pick<ServerFlags, "json">, SettingFlags {
@@ -112,7 +112,7 @@ function prepare(options: ServerOptions): { config: Config; logger: Logger } {
   }
   const config = loadConfig({ file: options.config, environment: process.env, overrides: readOverrides(options) });
   const level = options.logLevel as LogLevel;
-  return { config, logger: createLogger({ level, clock: systemClock, write: (line) => process.stderr.write(line) }) };
+  return { config, logger: createLogger({ level, clock: systemClock, write: writeLogLine }) };
 }
 
 /** With TRIBUTARY_PHASES=1 every begin and end of a phase is one line on stderr, written before the phase goes on. */

@@ -43,6 +43,7 @@ describe("wrong usage ends with 2, a code of the table and what to do", () => {
     ],
     ["a server that is no address", ["stream", "list", "--server", "nowhere"], "USAGE"],
     ["a file to replay that does not exist", ["replay", "FOLDER/none", "--stream", "s"], "USAGE"],
+    ["a folder to replay", ["replay", "FOLDER", "--stream", "s"], "USAGE"],
     ["a replay at no rate", ["replay", "FOLDER/file", "--stream", "s", "--rate", "fast"], "USAGE"],
     ["a number of segments that is none", ["stream", "create", "s", "--segments", "few"], "USAGE"],
   ];

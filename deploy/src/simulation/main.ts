@@ -23,10 +23,22 @@ const write = (line: string): void => {
   if (ending.signal.reason !== "output closed") process.stdout.write(`${line}\n`);
 };
 
+function wrongUsage(what: string): never {
+  process.stderr.write(`${what}\n${HELP}\n`);
+  process.exit(2);
+}
+
 function range(text: string): [from: number, to: number] {
   const match = /^(\d+)\.\.(\d+)$/.exec(text);
-  if (!match) throw new Error(`'${text}' is not a range like 1..100`);
-  return [Number(match[1]), Number(match[2])];
+  const [from, to] = [Number(match?.[1]), Number(match?.[2])];
+  if (!(from <= to)) wrongUsage(`'${text}' is not a range like 1..100`);
+  return [from, to];
+}
+
+function number(flag: string, text: string, min = 0): number {
+  const value = Number(text);
+  if (text === "" || !Number.isSafeInteger(value) || value < min) wrongUsage(`--${flag} '${text}' is not a whole number from ${min} on`);
+  return value;
 }
 
 /** One story, in this thread, as it happens. */
@@ -42,21 +54,29 @@ async function runOne(seed: number, quiet: boolean): Promise<number> {
   return result.violations.length > 0 ? 1 : 0;
 }
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: "string" },
-    seeds: { type: "string" },
-    mutants: { type: "boolean" },
-    only: { type: "string", default: "" },
-    threads: { type: "string", default: String(availableParallelism()) },
-    "no-shrink": { type: "boolean", default: false },
-    "faults-min": { type: "string", default: "0" },
-    coverage: { type: "boolean", default: false },
-    quiet: { type: "boolean", default: false },
-    help: { type: "boolean" },
-  },
-});
-const threads = Number(values.threads);
+const FLAGS = {
+  seed: { type: "string" },
+  seeds: { type: "string" },
+  mutants: { type: "boolean" },
+  only: { type: "string", default: "" },
+  threads: { type: "string", default: String(availableParallelism()) },
+  "no-shrink": { type: "boolean", default: false },
+  "faults-min": { type: "string", default: "0" },
+  coverage: { type: "boolean", default: false },
+  quiet: { type: "boolean", default: false },
+  help: { type: "boolean" },
+} as const;
+
+function readFlags() {
+  try {
+    return parseArgs({ options: FLAGS }).values;
+  } catch (error) {
+    return wrongUsage(error instanceof Error ? error.message : String(error));
+  }
+}
+
+const values = readFlags();
+const threads = number("threads", values.threads, 1);
 if (values.mutants) process.exitCode = await runMutants(values.only, threads, write);
 else if (values.seeds) {
   process.exitCode = await runMany(
@@ -65,12 +85,12 @@ else if (values.seeds) {
       threads,
       shrinks: !values["no-shrink"],
       coverage: values.coverage,
-      faultsMin: Number(values["faults-min"]),
+      faultsMin: number("faults-min", values["faults-min"]),
       signal: ending.signal,
     },
     write,
   );
-} else if (values.seed) process.exitCode = await runOne(Number(values.seed), values.quiet);
+} else if (values.seed) process.exitCode = await runOne(number("seed", values.seed), values.quiet);
 else write(HELP);
 // Not every run can be ended between its steps.
 if (ending.signal.aborted) process.exit();

@@ -244,8 +244,8 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "takes a container from an owner that lives",
     "core/src/service/container-host.ts",
-    "        mayTake: (before) => forced || this.#cluster.mayTake(before),",
-    "        mayTake: () => true,",
+    "          return forced || free;",
+    "          return true;",
   ),
   one(
     "who waits for data is not woken (core)",
