@@ -10,7 +10,7 @@ export type ExplainHole = (run: string, from: number, to: number) => number;
  */
 export class WriterNumbers {
   readonly #violate: Violate;
-  readonly #runs = new Map<string, NumberSet>();
+  readonly #runs = new Map<string, { readonly accountedFor: NumberSet; readonly events: NumberSet }>();
   /** Highest number of each run in each segment. */
   readonly #tails = new Map<string, number>();
 
@@ -27,12 +27,13 @@ export class WriterNumbers {
     const run = runOf(record);
     let numbers = this.#runs.get(run);
     if (!numbers) {
-      numbers = new NumberSet();
+      numbers = { accountedFor: new NumberSet(), events: new NumberSet() };
       this.#runs.set(run, numbers);
     }
     const first = gap?.first ?? number;
-    // A gap names the numbers of one segment; those of others in between arrive by themselves, so a known one is no double.
-    const isDouble = numbers.add(first, number) > 0 && !gap;
+    numbers.accountedFor.add(first, number);
+    // A gap names the numbers of one segment; those of others in between arrive by themselves, before it or behind it.
+    const isDouble = !gap && numbers.events.add(number, number) > 0;
     if (isDouble) this.#violate(1, "doubled", `number ${number} of ${run}`);
     // Whatever takes a segment's place in a later generation goes on with its numbers.
     const tailKey = `${run} ${segment.replace(/^\d+\./, "")}`;
@@ -48,7 +49,7 @@ export class WriterNumbers {
   /** `firstNumber`: the lowest number expected of each run; 1 unless retention cut the stream. */
   finish(firstNumber: number, explain: ExplainHole): void {
     for (const [run, numbers] of this.#runs) {
-      for (const [from, to] of numbers.missing(firstNumber)) {
+      for (const [from, to] of numbers.accountedFor.missing(firstNumber)) {
         const count = to - from + 1 - explain(run, from, to);
         if (count > 0) this.#violate(1, "missing", `numbers ${from} to ${to} of ${run}`, count);
       }
