@@ -49,6 +49,8 @@ interface LogHistory {
   /** What was freed when a stream was mapped to one of the core's, by the ids of both. */
   freedAtMapping: Map<string, number>;
   freedThrough: number;
+  /** By record: when it was freed. */
+  freedMs: Map<number, number>;
 }
 
 /**
@@ -128,7 +130,7 @@ export class EdgeLogs {
 
   /** `to` is another log with the content that `from` has now. */
   copied(from: string, to: string): void {
-    const { records, gaps, deletions, freedAtMapping, freedThrough } = this.#log(from);
+    const { records, gaps, deletions, freedAtMapping, freedThrough, freedMs } = this.#log(from);
     for (const record of records.values()) record.heldBy.add(to);
     this.#logs.set(to, {
       records: new Map(records),
@@ -136,6 +138,7 @@ export class EdgeLogs {
       deletions: new Map(deletions),
       freedAtMapping: new Map(freedAtMapping),
       freedThrough,
+      freedMs: new Map(freedMs),
     });
   }
 
@@ -145,9 +148,11 @@ export class EdgeLogs {
     const before = `${log} before ${++this.#replaced}`;
     this.#log(before).deletions = new Map(history.deletions);
     this.#log(before).freedAtMapping = new Map(history.freedAtMapping);
+    this.#log(before).freedMs = history.freedMs;
     for (const [localId, at] of history.deletions) if (at > seq) history.deletions.delete(localId);
     // What the backup still has is freed once more.
     history.freedThrough = 0;
+    history.freedMs = new Map();
     for (const record of history.records.values()) {
       // Where it stood among the others is still to be kept.
       record.heldBy.add(before);
@@ -166,9 +171,10 @@ export class EdgeLogs {
   /**
    * Invariant 8: what a gateway frees is safe, or its own log says that it was given up. To be called before the records go.
    */
-  freeing(log: string, throughSeq: number, isSafe: (copy: Copy) => boolean): void {
+  freeing(log: string, throughSeq: number, nowMs: number, isSafe: (copy: Copy) => boolean): void {
     const history = this.#log(log);
     for (let seq = history.freedThrough + 1; seq <= throughSeq; seq++) {
+      history.freedMs.set(seq, nowMs);
       for (const copy of history.records.get(seq)?.copies ?? []) {
         // Another copy of the log that held it may have declared its number first, or have lost it: the gap record stands for it at the core.
         const isGivenUp = [...copy.record.heldBy].some((holder) => this.#declares(holder, copy));
@@ -217,6 +223,12 @@ export class EdgeLogs {
   /** The log had freed the event before it sent anything to this stream of the core: only another copy of the log can bring it there. */
   wasFreedBefore(log: string, { record, localId }: Copy, streamId: string): boolean {
     return (this.#log(log).freedAtMapping.get(`${localId} ${streamId}`) ?? 0) >= record.seq;
+  }
+
+  /** The log had freed the record by then, and another one that holds it had not: what comes of it then is of the other one. */
+  onlyAnotherHad(log: string, { seq, heldBy }: LoggedRecord, atMs: number): boolean {
+    const had = (holder: string) => (this.#log(holder).freedMs.get(seq) ?? Number.POSITIVE_INFINITY) >= atMs;
+    return !had(log) && [...heldBy].some(had);
   }
 
   /**
@@ -268,7 +280,7 @@ export class EdgeLogs {
   #log(name: string): LogHistory {
     let log = this.#logs.get(name);
     if (!log) {
-      log = { records: new Map(), gaps: new Map(), deletions: new Map(), freedAtMapping: new Map(), freedThrough: 0 };
+      log = { records: new Map(), gaps: new Map(), deletions: new Map(), freedAtMapping: new Map(), freedThrough: 0, freedMs: new Map() };
       this.#logs.set(name, log);
     }
     return log;

@@ -43,11 +43,7 @@ describe("StreamVerifier", () => {
     ["a reorder within a key across segments", [record(2, 0, { segment: "0.0.1" }), record(1, 0)], { reordered: 1, otherwiseWrong: 0 }],
     ["numbers that fall within a segment", [record(2, 0, { key: "a" }), record(1, 1, { key: "b" })], { reordered: 0, otherwiseWrong: 1 }],
     ["a gap record of what is there", [record(1, 0), record(2, 1), record(4, 2, { gap: { first: 2, count: 2 } })], { otherwiseWrong: 1 }],
-    [
-      "an event that its segment's gap record declares",
-      [record(2, 0, { gap: { first: 1, count: 2 } }), record(2, 1)],
-      { otherwiseWrong: 1 },
-    ],
+    ["what is declared lost before", [record(2, 0, { gap: { first: 1, count: 2 } }), record(2, 1)], { otherwiseWrong: 1 }],
     ["a gap record of more than its numbers", [record(4, 0, { gap: { first: 1, count: 5 } })], { otherwiseWrong: 1 }],
     ["a gap record of nothing", [record(4, 0, { gap: { first: 1, count: 0 } })], { otherwiseWrong: 1 }],
     ["an incarnation that comes back", [record(1, 0), record(1, 1, { incarnation: "b" }), record(2, 2)], { reordered: 1 }],
@@ -93,16 +89,12 @@ describe("StreamVerifier", () => {
     expect(missing).toBe(1);
   });
 
-  it("takes events of another segment for no doubles of a gap record's numbers, whichever comes first (seed 806)", () => {
-    const gap = record(3, 1, { gap: { first: 2, count: 2 }, key: "" });
-    const others = [record(2, 0, { segment: "0.0.1", key: "o" }), record(3, 1, { segment: "0.0.1", key: "o" })];
-    for (const records of [
-      [record(1, 0), gap, ...others],
-      [record(1, 0), ...others, gap],
-    ]) {
-      expect(judge(records)).toMatchObject({ doubled: 0, missing: 0, otherwiseWrong: 0 });
-    }
-    expect(judge([record(1, 0), gap, ...others, record(3, 2, { segment: "0.0.1", key: "o" })])).toMatchObject({ doubled: 1 });
+  it("takes events for no doubles of a gap record in another segment, whichever is read first (seed 806)", () => {
+    const gap = record(4, 0, { segment: "0.0.1", gap: { first: 2, count: 2 } });
+    const events = [record(1, 0), record(3, 1)];
+    expect(isClean(judge([...events, gap]))).toBe(true);
+    expect(isClean(judge([gap, ...events]))).toBe(true);
+    expect(judge([gap, ...events, record(3, 1, { segment: "0.0.1" })])).toMatchObject({ doubled: 1 });
   });
 
   it("counts a declared gap as declared, not as missing", () => {

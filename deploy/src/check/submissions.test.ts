@@ -79,6 +79,7 @@ describe("submissions and gateways' logs", () => {
       excuse: () => NONE,
       wasDeleted: () => false,
       wasClosed: () => false,
+      cameAgainMs: () => undefined,
       hasEnded: () => false,
       violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
     };
@@ -149,7 +150,7 @@ describe("submissions and gateways' logs", () => {
       readIds(...ids);
       return judgeWith({ wasClosed: () => true }, { id: NEXT_CORE_ID }).splice(0);
     };
-    logs.freeing(DISK, 3, () => true);
+    logs.freeing(DISK, 3, 0, () => true);
     logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));
     expect(judgeNext(2, 0, 1)).toContain("2 reordered");
     logs.replaced(DISK, 100);
@@ -157,6 +158,68 @@ describe("submissions and gateways' logs", () => {
     expect(judgeNext(2, 0, 1)).toEqual([]);
     // The disk that was lost had freed both, or none of them.
     expect(judgeNext(1, 0, 2)).toContain("2 reordered");
+  });
+
+  describe("that the core lost and was given once more", () => {
+    const free = (log: string, throughSeq: number, atMs: number) => logs.freeing(log, throughSeq, atMs, () => true);
+    /** Events 1 and 2 came to the stream once more at 200; "clone" wrote event 3 meanwhile, the log that it is a copy of event 4. */
+    const judgeAgain = (...ids: number[]) => {
+      records = [];
+      for (const id of ids) read(id, id < 3 ? id + 1 : 1, { incarnation: incarnationOf(["a", "a", "a", "b", "c"][id] as string) });
+      return judgeWith({
+        excuse: ({ id }) => ({ missing: id > 2, doubled: false }),
+        cameAgainMs: (id, streamId) => ((id === 1 || id === 2) && streamId === CORE_ID ? 200 : undefined),
+      }).splice(0);
+    };
+    beforeEach(() => {
+      logs.copied(DISK, "clone");
+      logs.landed("clone", 5, commitRecord(5, "b", 1, [3]));
+      logs.landed(DISK, 5, commitRecord(5, "c", 1, [4]));
+      submissions.push(sent(3, { writer: "clone" }), sent(4));
+    });
+
+    it("come behind what a log wrote that had freed them, where a copy of it still had them (seed 570)", () => {
+      expect(judgeAgain(0, 3, 1, 2)).toEqual(["2 reordered"]);
+      free("clone", 3, 100);
+      expect(judgeAgain(0, 3, 1, 2)).toEqual(["2 reordered"]);
+      free("clone", 4, 100);
+      expect(judgeAgain(0, 3, 1, 2)).toEqual([]);
+    });
+
+    it("come behind what their own writer was sent since, too", () => {
+      expect(judgeAgain(0, 4, 1, 2)).toContain("2 reordered");
+      free(DISK, 4, 100);
+      expect(judgeAgain(0, 4, 1, 2)).toEqual([]);
+    });
+
+    it("are in order where they were freed only when they had come", () => {
+      free("clone", 4, 300);
+      expect(judgeAgain(0, 3, 1, 2)).toContain("2 reordered");
+    });
+
+    it("are in order where nobody had them any more", () => {
+      free("clone", 4, 100);
+      free(DISK, 4, 150);
+      expect(judgeAgain(0, 3, 1, 2)).toContain("2 reordered");
+    });
+
+    it("are in order among themselves, and behind what the core did not lose", () => {
+      free("clone", 4, 100);
+      expect(judgeAgain(0, 3, 2, 1)).toContain("2 reordered");
+      expect(judgeAgain(3, 1, 2, 0)).toContain("2 reordered");
+    });
+
+    it("are in order where a backup that may still have them took the place of the log that freed them", () => {
+      free("clone", 4, 100);
+      logs.replaced("clone", 4);
+      logs.landed("clone", 5, commitRecord(5, "d", 1, [3]));
+      records = [];
+      read(0, 1);
+      read(3, 1, { incarnation: incarnationOf("d") });
+      read(1, 2);
+      read(2, 3);
+      expect(judgeWith({ cameAgainMs: () => 200 })).toContain("2 reordered");
+    });
   });
 
   it("may be in two streams where that of the log ended before they came to it, and a copy of the log brought them elsewhere (seed 2433)", () => {
@@ -370,7 +433,7 @@ describe("submissions and gateways' logs", () => {
     });
 
     it("take what was freed before the disk was replaced, too: other records stand there now", () => {
-      logs.freeing(DISK, 4, () => true);
+      logs.freeing(DISK, 4, 0, () => true);
       logs.replaced(DISK, 2);
       logs.landed(DISK, 3, startRecord(3, "b"));
       logs.landed(DISK, 4, commitRecord(4, "b", 1, [3]));
@@ -497,7 +560,7 @@ describe("submissions and gateways' logs", () => {
 
   describe("freeing", () => {
     const free = (throughSeq: number, ...safe: number[]) => {
-      logs.freeing(DISK, throughSeq, ({ id }) => safe.includes(id));
+      logs.freeing(DISK, throughSeq, 0, ({ id }) => safe.includes(id));
       return found.splice(0);
     };
 

@@ -29,6 +29,8 @@ export interface Told {
   readonly wasDeleted: (id: number) => boolean;
   /** Another stream than this one held the event, and is closed: what was not freed of it was sent again to the one that came after it. */
   readonly wasClosed: (id: number, streamId: string) => boolean;
+  /** When the core was given the event once more in this stream, after its logs had lost it there; undefined if they never did. */
+  readonly cameAgainMs: (id: number, streamId: string) => number | undefined;
   /** The stream of the core is deleted or closed. */
   readonly hasEnded: (streamId: string) => boolean;
   readonly violate: Violate;
@@ -61,18 +63,19 @@ function checkOrigin({ id: streamId, stream, records }: StreamRead, { submission
 
 /**
  * Invariant 2: what a log holds is read in the order of the log, key by key, whichever incarnations and copies of the log there are.
- * What was revived is in order by itself; so is what the log gave up with its stream, and a copy of it brings.
+ * What was revived is in order by itself; so is what the log gave up with its stream, or had freed before the core lost it, and a copy of
+ * it brings.
  */
 function checkLogOrder({ id: streamId, stream, records }: StreamRead, told: Told): void {
   const { logs, violate } = told;
-  /** By log, key and whether it was revived: the last of each of the gateway's streams. */
+  /** By log, key, whether it was revived and whether a copy brought it: the last of each of the gateway's streams. */
   const latest = new Map<string, Map<string, Copy>>();
   for (const { id, key, number, gap, ...record } of records) {
     const copy = gap ? undefined : logs.find(id, runOf(record), number, streamId);
     if (!copy) continue;
     const revived = isRevived(id, streamId, told);
     for (const log of copy.record.heldBy) {
-      const group = mapIn(latest, `${log} ${key} ${revived}`);
+      const group = mapIn(latest, `${log} ${key} ${revived} ${isOfAnother(copy, log, streamId, told)}`);
       for (const before of group.values()) {
         if ((before.record.seq - copy.record.seq || before.number - copy.number) <= 0 || logs.wasGivenUp(log, copy, before)) continue;
         if (revived && mayComeAlone(copy, before, streamId, logs)) continue;
@@ -117,6 +120,7 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
       if (submission.ackMs === undefined || submission.ackMs >= before.sentMs) continue;
       if (first && before.copy && (mayComeLate(first, before.copy, logs) || (revived && mayComeAlone(first, before.copy, streamId, logs))))
         continue;
+      if (first && [...(before.copy?.record.heldBy ?? [])].some((log) => isOfAnother(first, log, streamId, told))) continue;
       violate(
         2,
         "reordered",
@@ -150,6 +154,15 @@ function mayComeAlone(copy: Copy, before: Copy, streamId: string, logs: EdgeLogs
     (heldBy.size > 1 &&
       [...before.record.heldBy].some((log) => logs.wasFreedBefore(log, copy, streamId) && !logs.wasFreedBefore(log, before, streamId)))
   );
+}
+
+/**
+ * The log had freed the event before the core lost it, and wrote on; a copy of the log, which had not, brought it to the core once more.
+ * The copy has its own order.
+ */
+function isOfAnother({ id, record }: Copy, log: string, streamId: string, { logs, cameAgainMs }: Told): boolean {
+  const atMs = cameAgainMs(id, streamId);
+  return atMs !== undefined && logs.onlyAnotherHad(log, record, atMs);
 }
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */

@@ -6,11 +6,12 @@ export type ExplainHole = (run: string, from: number, to: number) => number;
 
 /**
  * Invariant 1 by numbers: every number of a run is there once or declared lost, and in a segment a run's numbers only rise, so that
- * nothing is both there and declared lost.
+ * nothing is both there and declared lost in it.
  */
 export class WriterNumbers {
   readonly #violate: Violate;
-  readonly #runs = new Map<string, { readonly accountedFor: NumberSet; readonly events: NumberSet }>();
+  /** Of each run: numbers that are there or declared lost, and those that are there. */
+  readonly #runs = new Map<string, { readonly all: NumberSet; readonly events: NumberSet }>();
   /** Highest number of each run in each segment. */
   readonly #tails = new Map<string, number>();
 
@@ -27,12 +28,12 @@ export class WriterNumbers {
     const run = runOf(record);
     let numbers = this.#runs.get(run);
     if (!numbers) {
-      numbers = { accountedFor: new NumberSet(), events: new NumberSet() };
+      numbers = { all: new NumberSet(), events: new NumberSet() };
       this.#runs.set(run, numbers);
     }
     const first = gap?.first ?? number;
-    numbers.accountedFor.add(first, number);
-    // A gap names the numbers of one segment; those of others in between arrive by themselves, before it or behind it.
+    numbers.all.add(first, number);
+    // A gap names the numbers of one segment; those of others in between arrive by themselves, whichever of the two is read first.
     const isDouble = !gap && numbers.events.add(number, number) > 0;
     if (isDouble) this.#violate(1, "doubled", `number ${number} of ${run}`);
     // Whatever takes a segment's place in a later generation goes on with its numbers.
@@ -48,8 +49,8 @@ export class WriterNumbers {
 
   /** `firstNumber`: the lowest number expected of each run; 1 unless retention cut the stream. */
   finish(firstNumber: number, explain: ExplainHole): void {
-    for (const [run, numbers] of this.#runs) {
-      for (const [from, to] of numbers.accountedFor.missing(firstNumber)) {
+    for (const [run, { all }] of this.#runs) {
+      for (const [from, to] of all.missing(firstNumber)) {
         const count = to - from + 1 - explain(run, from, to);
         if (count > 0) this.#violate(1, "missing", `numbers ${from} to ${to} of ${run}`, count);
       }

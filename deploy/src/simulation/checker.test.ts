@@ -46,6 +46,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
       excuse: () => NONE,
       wasDeleted: () => false,
       wasClosed: () => false,
+      cameAgainMs: () => undefined,
       hasEnded: () => false,
     });
     return ledger.violations.map(({ kind, detail }) => `${kind}: ${detail}`);

@@ -31,6 +31,8 @@ export interface CheckerFacts {
   readonly wasDeleted: (id: number) => boolean;
   /** A closed stream other than this one held the event. */
   readonly wasClosed: (id: number, streamId: string) => boolean;
+  /** When a stream was given an event once more that the core's logs had lost. */
+  readonly cameAgainMs: (id: number, streamId: string) => number | undefined;
   /** The stream of the core is deleted or closed. */
   readonly hasEnded: (streamId: string) => boolean;
 }
@@ -49,7 +51,7 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
-  const { ledger, logs, excuse, wasDeleted, wasClosed, hasEnded } = facts;
+  const { ledger, logs, excuse, wasDeleted, wasClosed, cameAgainMs, hasEnded } = facts;
   const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
   const gaps = new Gaps(streams);
   for (const read of reads) {
@@ -62,6 +64,7 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
     excuse: (of) => excuse(of as Submission),
     wasDeleted,
     wasClosed,
+    cameAgainMs,
     hasEnded,
     violate: ledger.violate,
   });

@@ -173,7 +173,7 @@ export class GatewayNode {
     observer.landed = (seq, data) => logs.landed(name, seq, data);
     observer.damaged = (seq) => logs.damaged(name, seq, true);
     observer.truncating = (_, throughSeq) =>
-      logs.freeing(name, throughSeq, ({ id, record }) => {
+      logs.freeing(name, throughSeq, this.#world.nowMs, ({ id, record }) => {
         const submission = ledger.submissions[id];
         return safe.has(id) || (submission !== undefined && this.#world.isExcused(submission, record.heldBy));
       });

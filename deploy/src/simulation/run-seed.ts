@@ -120,6 +120,7 @@ async function judge(world: World, name: string): Promise<void> {
         excuse: (submission) => world.excuseOf(submission),
         wasDeleted: (id) => world.fates.wasDeleted(id),
         wasClosed: (id, streamId) => world.fates.wasClosed(id, streamId),
+        cameAgainMs: (id, streamId) => world.fates.cameAgainMs(id, streamId),
         hasEnded: (streamId) => world.fates.isDeleted(streamId) || world.fates.isClosed(streamId),
         branched: world.branched,
         holdersOf: (id) => world.fates.holdersOf(id),

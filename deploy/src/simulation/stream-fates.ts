@@ -23,6 +23,7 @@ const CAME_OF = /\.(?:quarantine|recovered)-.*$/;
 interface Holder {
   readonly streamId: string;
   readonly frame: Standing;
+  readonly atMs: number;
 }
 
 /**
@@ -56,7 +57,11 @@ export class StreamFates {
         if (frame.counts && this.isDeleted(operation.streamId)) this.#ledger.violate(3, "deleted stream came back", operation.streamId);
         if (operation.closed) push(this.#closed, operation.streamId, frame);
         if (operation.origin)
-          push(this.#registered, formatStreamName(operation.origin.name).replace(CAME_OF, ""), { streamId: operation.streamId, frame });
+          push(this.#registered, formatStreamName(operation.origin.name).replace(CAME_OF, ""), {
+            streamId: operation.streamId,
+            frame,
+            atMs: this.#nowMs(),
+          });
         break;
       case "close-stream":
         push(this.#closed, operation.streamId, frame);
@@ -71,7 +76,7 @@ export class StreamFates {
     const who = `event ${id} in ${this.#names.get(streamId) ?? ""} ${streamId}`;
     if (frame.counts && this.isDeleted(streamId)) this.#ledger.violate(1, "appended to a deleted stream", who);
     if (frame.counts && this.isClosed(streamId)) this.#ledger.violate(1, "appended to a closed stream", who);
-    push(this.#holders, id, { streamId, frame });
+    push(this.#holders, id, { streamId, frame, atMs: this.#nowMs() });
   }
 
   holdersOf(id: number): readonly string[] {
@@ -81,6 +86,12 @@ export class StreamFates {
   /** Streams in which frames held it that a log lost. */
   lostFrom(id: number): readonly string[] {
     return (this.#holders.get(id) ?? []).flatMap(({ streamId, frame }) => (frame.counts ? [] : [streamId]));
+  }
+
+  /** When a stream was given an event once more of which a log had lost the frames that held it there. */
+  cameAgainMs(id: number, streamId: string): number | undefined {
+    const held = (this.#holders.get(id) ?? []).filter((holder) => holder.streamId === streamId);
+    return held.every(({ frame }) => frame.counts) ? undefined : held.find(({ frame }) => frame.counts)?.atMs;
   }
 
   /** A log lost all that it knew of a stream of this name. */
