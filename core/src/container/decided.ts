@@ -159,9 +159,7 @@ export class DecidedState {
   /** One slice of an append that adds `added` events; `key` is undefined for the container's own. */
   applySlice(slice: Slice, decision: SliceDecision, added: number, key: string | undefined, frame: number): void {
     const stream = this.#stream(slice.streamId);
-    const head = this.#headOf(stream, slice.streamId, frame);
-    assert(head !== undefined, "a slice that is appended names a stream that is known");
-    head.chain = decision.chain + added;
+    this.#headOf(stream, slice.streamId, frame).chain = decision.chain + added;
     const durable = this.#durable.streams.get(slice.streamId)?.segments;
     const position = positionIn(stream, durable, slice.segment);
     assert(position >= 0, "a slice that is appended names a segment of its stream");
@@ -217,17 +215,16 @@ export class DecidedState {
 
   #changeHead(streamId: Id, change: Partial<Omit<DecidedHead, "frame">>, frame: number): void {
     if (!this.head(streamId)) return;
-    const head = this.#headOf(this.#stream(streamId), streamId, frame);
-    if (head) Object.assign(head, change);
+    Object.assign(this.#headOf(this.#stream(streamId), streamId, frame), change);
   }
 
-  /** To be changed by the frame. */
-  #headOf(stream: DecidedStream, streamId: Id, frame: number): DecidedHead | undefined {
+  /** Of a stream that is known, to be changed by the frame. */
+  #headOf(stream: DecidedStream, streamId: Id, frame: number): DecidedHead {
     if (stream.head?.frame === frame) return stream.head;
     if (stream.head) stream.head.frame = frame;
     else {
       const durable = this.#durable.streams.get(streamId);
-      if (!durable) return undefined;
+      assert(durable !== undefined, "what is changed is a stream that is known");
       const { contentType, chain, closed, streamSeq } = durable;
       stream.head = { frame, gone: false, contentType, chain, closed, streamSeq };
     }
