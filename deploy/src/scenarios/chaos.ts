@@ -1,8 +1,8 @@
 import { TributaryClient } from "@tributary/common/sdk/client";
-import { freePorts } from "@tributary/common/testing/free-ports";
 import { LocalCluster, type LocalClusterOptions } from "../local-cluster/local-cluster.ts";
 import { Cable } from "./cable.ts";
 import { servedContainers } from "./cluster-facts.ts";
+import { clusterPorts } from "./cluster-ports.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { type LoadOptions, tellGateways } from "./load.ts";
@@ -50,11 +50,8 @@ export const chaos: Scenario = {
   async run(context) {
     const { short, folder } = context;
     const shape = short ? SHORT : LONG;
-    const ports = await freePorts(6 + 2 * shape.gateways);
-    const gateways = Array.from({ length: shape.gateways }, (_, i) => ({
-      httpPort: ports[6 + 2 * i] as number,
-      mqttPort: ports[7 + 2 * i] as number,
-    }));
+    const ports = await clusterPorts(shape.gateways);
+    const { gateways } = ports;
     // Machines of their own in the long form; a wire of its own for each process in the short one, or where that cannot be had.
     const network = short ? undefined : Network.create(MACHINES);
     context.say(network ? "cut off: links of network namespaces" : "cut off: TCP proxies");
@@ -62,9 +59,7 @@ export const chaos: Scenario = {
     const lineOf = (name: string) => network?.lineOf(name) ?? cables.get(name);
     const cluster = await startOn(network, {
       folder,
-      natsPorts: ports.slice(0, 3),
-      corePorts: ports.slice(3, 6),
-      gateways,
+      ...ports,
       containers: CONTAINERS,
       coreFlags: ["--set", `core.leaseMs=${LEASE_MS}`, "--set", "core.flushIntervalMs=1000"],
       env: { TRIBUTARY_PHASES: "0" },

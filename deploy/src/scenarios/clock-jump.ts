@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import { parseStreamName } from "@tributary/common/names";
 import { TributaryClient } from "@tributary/common/sdk/client";
-import { freePorts } from "@tributary/common/testing/free-ports";
 import { WallClocks } from "../clock-jump/wall-clocks.ts";
 import { LocalCluster } from "../local-cluster/local-cluster.ts";
 import { clusterFacts, servedEpochs } from "./cluster-facts.ts";
+import { clusterPorts } from "./cluster-ports.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { startLoad, tellGateways } from "./load.ts";
@@ -30,17 +30,12 @@ export const clockJump: Scenario = {
     const { folder, short, minutes = 5 } = context;
     const beganAtMs = Date.now();
     const clocks = new WallClocks(join(folder, "clocks"));
-    const ports = await freePorts(10);
-    const gateways = [
-      { httpPort: ports[6] as number, mqttPort: ports[7] as number },
-      { httpPort: ports[8] as number, mqttPort: ports[9] as number },
-    ];
+    const ports = await clusterPorts(2);
+    const { gateways } = ports;
     // Not the nats-servers: they do not ask the C library for the time.
     const cluster = await LocalCluster.start({
       folder,
-      natsPorts: ports.slice(0, 3),
-      corePorts: ports.slice(3, 6),
-      gateways,
+      ...ports,
       containers: CONTAINERS,
       coreFlags: ["--set", "core.flushIntervalMs=1000", ...LEASE_FLAGS],
       // A gateway has one server of its own, as at a site with a leaf node: it has to come back to that one.

@@ -7,11 +7,11 @@ import { toTributaryError } from "@tributary/common/errors";
 import { createLogger } from "@tributary/common/logger";
 import { parseStreamName } from "@tributary/common/names";
 import { TributaryClient } from "@tributary/common/sdk/client";
-import { freePorts } from "@tributary/common/testing/free-ports";
 import { serverNameOf } from "@tributary/common/testing/nats-server";
 import { examineCluster } from "@tributary/core/doctor/examine";
 import { LocalCluster } from "../local-cluster/local-cluster.ts";
 import { clusterFacts, servedContainers } from "./cluster-facts.ts";
+import { clusterPorts } from "./cluster-ports.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { startLoad, tellGateways } from "./load.ts";
@@ -27,16 +27,11 @@ export const replace: Scenario = {
   description: "nats-servers and core nodes are lost for ever with their disks, and empty ones take their places, under load",
   async run(context) {
     const { folder, short } = context;
-    const ports = await freePorts(10);
-    const gateways = [
-      { httpPort: ports[6] as number, mqttPort: ports[7] as number },
-      { httpPort: ports[8] as number, mqttPort: ports[9] as number },
-    ];
+    const ports = await clusterPorts(2);
+    const { gateways } = ports;
     const cluster = await LocalCluster.start({
       folder,
-      natsPorts: ports.slice(0, 3),
-      corePorts: ports.slice(3, 6),
-      gateways,
+      ...ports,
       containers: 4,
       systemUser: SYSTEM,
       coreFlags: ["--set", "core.flushIntervalMs=1000"],

@@ -2,9 +2,9 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseStreamName } from "@tributary/common/names";
 import { TributaryClient } from "@tributary/common/sdk/client";
-import { freePorts } from "@tributary/common/testing/free-ports";
 import { LocalCluster } from "../local-cluster/local-cluster.ts";
 import { servedContainers } from "./cluster-facts.ts";
+import { clusterPorts } from "./cluster-ports.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { startLoad, tellGateways } from "./load.ts";
@@ -29,16 +29,11 @@ export const storeLoss: Scenario = {
   description: "all nats-servers are killed and their last minutes thrown away: logs and MetaStore go back, the lake does not; under load",
   async run(context) {
     const { folder, short } = context;
-    const ports = await freePorts(10);
-    const gateways = [
-      { httpPort: ports[6] as number, mqttPort: ports[7] as number },
-      { httpPort: ports[8] as number, mqttPort: ports[9] as number },
-    ];
+    const ports = await clusterPorts(2);
+    const { gateways } = ports;
     const cluster = await LocalCluster.start({
       folder,
-      natsPorts: ports.slice(0, 3),
-      corePorts: ports.slice(3, 6),
-      gateways,
+      ...ports,
       containers: CONTAINERS,
       coreFlags: ["--set", "core.flushIntervalMs=1000"],
       env: { TRIBUTARY_PHASES: "0" },

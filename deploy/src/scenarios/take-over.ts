@@ -1,7 +1,7 @@
 import { TributaryClient } from "@tributary/common/sdk/client";
-import { freePorts } from "@tributary/common/testing/free-ports";
 import { LocalCluster } from "../local-cluster/local-cluster.ts";
 import { clusterFacts } from "./cluster-facts.ts";
+import { clusterPorts } from "./cluster-ports.ts";
 import { readAll } from "./final-read.ts";
 import { Ledger } from "./ledger.ts";
 import { startLoad, tellGateways } from "./load.ts";
@@ -16,13 +16,10 @@ export const takeOver: Scenario = {
   description: "owners of containers are killed under load, and the time is taken until what they had is served again",
   async run(context) {
     const kills = context.short ? 2 : 20;
-    const ports = await freePorts(8);
-    const [httpPort, mqttPort] = ports.slice(6) as [number, number];
+    const ports = await clusterPorts(1);
     const cluster = await LocalCluster.start({
       folder: context.folder,
-      natsPorts: ports.slice(0, 3),
-      corePorts: ports.slice(3, 6),
-      gateways: [{ httpPort, mqttPort }],
+      ...ports,
       containers: 6,
       env: { TRIBUTARY_PHASES: "0" },
     });
@@ -32,8 +29,7 @@ export const takeOver: Scenario = {
       await tellGateways(cluster.gatewayUrls, STREAMS);
       const ledger = new Ledger();
       const options = {
-        httpPort,
-        mqttPort,
+        ...(ports.gateways[0] as (typeof ports.gateways)[number]),
         prefix: "take",
         streams: STREAMS,
         http: 16,
