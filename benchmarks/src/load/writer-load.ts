@@ -5,6 +5,7 @@ import { NatsBus } from "@tributary/common/engines/nats-bus";
 import { connectNats } from "@tributary/common/engines/nats-connection";
 import { hasCode } from "@tributary/common/errors";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
+import { countArraysAsHeap } from "@tributary/common/heap";
 import { LIMITS } from "@tributary/common/limits";
 import { newId, STREAM_ID_BYTES } from "@tributary/common/names";
 import { systemRandom } from "@tributary/common/random";
@@ -247,6 +248,7 @@ if (import.meta.main) {
   });
   if (values.help) console.log(USAGE);
   else {
+    countArraysAsHeap();
     const result = await runWriterLoad({
       nats: values.nats,
       cluster: values.cluster,

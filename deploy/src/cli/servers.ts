@@ -3,6 +3,7 @@ import { systemClock } from "@tributary/common/clock";
 import { type Config, loadConfig } from "@tributary/common/config";
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
 import { TributaryError } from "@tributary/common/errors";
+import { countArraysAsHeap } from "@tributary/common/heap";
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from "@tributary/common/logger";
 import type { PhaseListener } from "@tributary/common/phases";
 import { systemRandom } from "@tributary/common/random";
@@ -19,6 +20,8 @@ interface ServerOptions extends Pick<ServerFlags, "json">, SettingFlags {
 }
 
 const VERSION = "0.1.0";
+/** What a core adds to what it keeps before its garbage is looked for: it moves much and keeps much. */
+const CORE_HEAP_GROWTH_PERCENT = 60;
 /** A stop that takes longer, beside the time in which others take a core node's containers, is cut off: everything acknowledged is durable anyway. */
 const STOP_MS_MAX = 20_000;
 
@@ -96,6 +99,7 @@ async function edge(options: ServerOptions): Promise<void> {
 }
 
 async function core(options: ServerOptions): Promise<void> {
+  countArraysAsHeap(CORE_HEAP_GROWTH_PERCENT);
   const { config, logger } = prepare(options);
   const { startCoreServer } = await import("@tributary/core/server");
   const bus = config["nats.url"] === "" ? createMemoryBus() : undefined;

@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { countArraysAsHeap } from "@tributary/common/heap";
 import { loadProgram } from "./program-loader.ts";
 import { runMany } from "./run-many.ts";
 import { runMutants } from "./run-mutants.ts";
@@ -13,6 +14,9 @@ const HELP = `npm run simulate -- --seed N             tells one story, with a t
   --faults-min N   fails if fewer faults than that struck in all
   --coverage       prints what the seeds reached of the program's lines; fails if it is not enough
   --quiet          no trace`;
+
+// A third of a story's processor time went into looking for garbage.
+countArraysAsHeap();
 
 // Whoever read this went away, or wants no more: the run ends, and says by its exit code what it found so far.
 const ending = new AbortController();

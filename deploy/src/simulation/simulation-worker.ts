@@ -7,6 +7,7 @@ import { loadProgram } from "./program-loader.ts";
 /** A thread that runs stories one after the other, of the program as it is or of one mutant. */
 assert(parentPort !== null, "simulation-worker.ts runs as a worker thread");
 const port = parentPort;
+const STACK_LINES = Error.stackTraceLimit;
 const { mutant, coverage } = workerData as PoolOptions;
 const covered = coverage ? await (await import("./coverage-session.ts")).startCoverage() : undefined;
 loadProgram(MUTANTS.find(({ name }) => name === mutant));
@@ -15,6 +16,8 @@ const { runSeed } = await import("./run-seed.ts");
 
 port.on("message", async (job: SeedJob) => {
   const { id } = job;
+  // Refusals are many in a story, and where they were made is asked only of those that are told.
+  Error.stackTraceLimit = "traced" in job && job.traced ? STACK_LINES : 0;
   try {
     if ("wants" in job) port.postMessage({ id, coverage: (await covered?.take()) ?? [] });
     else {
