@@ -15,6 +15,8 @@ interface KeyedPlace {
   readonly stream: number;
   readonly key: number;
   readonly segment: number;
+  /** Number of the segment among those of all streams. */
+  readonly slot: number;
 }
 
 /**
@@ -43,9 +45,11 @@ export class BlockMaker {
     this.#keys = keys;
     this.#payload = payload;
     this.#eventBytes = eventBytes;
-    this.#places = keys.flatMap((key, i) => {
+    const firstSlots = streams.map((_, n) => streams.slice(0, n).reduce((sum, { segments }) => sum + segments, 0));
+    this.#places = keys.map((key, i) => {
       const stream = i % streams.length;
-      return { stream, key: i, segment: evenRangeIndex(keyHash(key), (streams[stream] as WriterStream).segments) };
+      const segment = evenRangeIndex(keyHash(key), (streams[stream] as WriterStream).segments);
+      return { stream, key: i, segment, slot: (firstSlots[stream] as number) + segment };
     });
     this.#lastInStream = new Float64Array(streams.length);
     this.#lastInSegment = streams.map(({ segments }) => new Float64Array(segments));
@@ -54,7 +58,7 @@ export class BlockMaker {
 
   /** Blocks with `count` events in all, one for each container that gets some. Keys come in turn, so that all segments are written alike. */
   make(count: number, timeMs: number): { readonly container: number; readonly events: number; readonly bytes: Uint8Array }[] {
-    const groups = new Map<number, Map<string, { place: KeyedPlace; rows: number[] }>>();
+    const groups = new Map<number, Map<number, { place: KeyedPlace; rows: number[] }>>();
     const columns: EventColumns = {
       count,
       keys: this.#keys,
@@ -79,10 +83,9 @@ export class BlockMaker {
         slices = new Map();
         groups.set(container, slices);
       }
-      const name = `${place.stream}/${place.segment}`;
-      const slice = slices.get(name);
+      const slice = slices.get(place.slot);
       if (slice) slice.rows.push(row);
-      else slices.set(name, { place, rows: [row] });
+      else slices.set(place.slot, { place, rows: [row] });
     }
     return [...groups].map(([container, slices]) => {
       let events = 0;

@@ -33,7 +33,43 @@ interface DecidedHead {
 interface DecidedSegment {
   frame: number;
   length: number;
-  readonly writers: Map<string, { frame: number; last: number; hash: number }>;
+  /** Most segments have one writer at a time: a map for each slice would be most of what a decision costs. */
+  writer: DecidedWriter | undefined;
+  others: Map<string, DecidedWriter> | undefined;
+}
+
+interface DecidedWriter {
+  readonly key: string;
+  frame: number;
+  last: number;
+  hash: number;
+}
+
+function writerIn(segment: DecidedSegment, key: string): DecidedWriter | undefined {
+  return segment.writer?.key === key ? segment.writer : segment.others?.get(key);
+}
+
+function setWriterIn(segment: DecidedSegment, key: string, frame: number, last: number, hash: number): void {
+  const known = writerIn(segment, key);
+  if (known) {
+    known.frame = frame;
+    known.last = last;
+    known.hash = hash;
+    return;
+  }
+  const writer = { key, frame, last, hash };
+  if (!segment.writer) segment.writer = writer;
+  else {
+    segment.others ??= new Map();
+    segment.others.set(key, writer);
+  }
+}
+
+/** Forgets what a frame said of a writer, unless a later one said something else. */
+function settleWriterIn(segment: DecidedSegment, key: string, frame: number): void {
+  if (writerIn(segment, key)?.frame !== frame) return;
+  if (segment.writer?.key === key) segment.writer = undefined;
+  else segment.others?.delete(key);
 }
 
 class SegmentView implements SegmentHead {
@@ -50,7 +86,7 @@ class SegmentView implements SegmentHead {
   }
 
   writer(key: string): { readonly last: number; readonly hash: number } | undefined {
-    return this.#decided?.writers.get(key) ?? this.#durable?.writers.get(key);
+    return (this.#decided && writerIn(this.#decided, key)) ?? this.#durable?.writers.get(key);
   }
 }
 
@@ -165,19 +201,12 @@ export class DecidedState {
     assert(position >= 0, "a slice that is appended names a segment of its stream");
     let segment = stream.segments.get(position);
     if (!segment) {
-      segment = { frame, length: 0, writers: new Map() };
+      segment = { frame, length: 0, writer: undefined, others: undefined };
       stream.segments.set(position, segment);
     }
     segment.frame = frame;
     segment.length = decision.ordinal + added;
-    if (key !== undefined) {
-      const writer = segment.writers.get(key);
-      if (writer) {
-        writer.frame = frame;
-        writer.last = slice.last;
-        writer.hash = hashOfLast(slice);
-      } else segment.writers.set(key, { frame, last: slice.last, hash: hashOfLast(slice) });
-    }
+    if (key !== undefined) setWriterIn(segment, key, frame, slice.last, hashOfLast(slice));
     this.#touch(frame).slices.push(stream, position, key);
   }
 
@@ -195,7 +224,7 @@ export class DecidedState {
       if (segment.frame === frame) segments.delete(position);
       else {
         const key = slices[i + 2] as string | undefined;
-        if (key !== undefined && segment.writers.get(key)?.frame === frame) segment.writers.delete(key);
+        if (key !== undefined) settleWriterIn(segment, key, frame);
       }
     }
     for (const streamId of streams) {

@@ -1,10 +1,9 @@
-import type { Slice } from "@tributary/common/format/block";
 import type { Id } from "@tributary/common/names";
 import type { ReadLevel } from "@tributary/common/stream-service";
 import type { FlushObject } from "../tier/flush-object.ts";
 import { TierIndex } from "../tier/tier-index.ts";
 import { WAL_START, type WalPosition } from "./counting.ts";
-import type { Checkpoint, ObjectRef, Operation } from "./operations.ts";
+import type { AppendBlock, Checkpoint, ObjectRef, Operation } from "./operations.ts";
 import { ContainerState, type StreamState } from "./state.ts";
 import { Unflushed } from "./unflushed.ts";
 
@@ -53,13 +52,9 @@ export class Durable {
   apply(position: WalPosition, operations: readonly Operation[]): Map<Id, number | undefined> {
     const changed = new Map<Id, number | undefined>();
     for (const operation of operations) {
-      this.state.apply(operation);
-      if (operation.type === "append-block") {
-        for (const decision of operation.decisions) {
-          const { streamId } = operation.block.slices[decision.slice] as Slice;
-          if (!changed.has(streamId) || changed.get(streamId) !== undefined) changed.set(streamId, this.state.stream(streamId).chain);
-        }
-      } else if (operation.type === "close-stream" || operation.type === "delete-stream") changed.set(operation.streamId, undefined);
+      if (operation.type === "append-block") this.#append(operation, changed);
+      else this.state.apply(operation);
+      if (operation.type === "close-stream" || operation.type === "delete-stream") changed.set(operation.streamId, undefined);
       if (operation.type === "delete-stream") this.index.delete(operation.streamId);
       if (operation.type === "take-over") this.endsGeneration ||= operation.endsGeneration;
     }
@@ -68,6 +63,14 @@ export class Durable {
     this.position = position;
     this.end = position.seq;
     return changed;
+  }
+
+  #append(operation: AppendBlock, changed: Map<Id, number | undefined>): void {
+    this.state.append(operation, (decision, slice, added, entry) => {
+      this.unflushed.append(operation.block, decision, slice, added, entry);
+      const { streamId } = slice;
+      if (!changed.has(streamId) || changed.get(streamId) !== undefined) changed.set(streamId, decision.chain + added);
+    });
   }
 
   /**

@@ -3,7 +3,7 @@ import type { BlockWriter, Slice } from "@tributary/common/format/block";
 import { LIMITS } from "@tributary/common/limits";
 import { type Id, LANES, type SegmentId } from "@tributary/common/names";
 import { NO_NONCE, type NonceRange, noteNonce } from "./nonces.ts";
-import { type AppendBlock, eventsAdded, type Operation } from "./operations.ts";
+import { type AppendBlock, eventsAdded, type Operation, type SliceDecision } from "./operations.ts";
 import type { StreamOrigin } from "./stream-origin.ts";
 
 /** What the core has of one (segment, writer, incarnation, lane) (rule W2). */
@@ -92,13 +92,10 @@ export class ContainerState {
     return key;
   }
 
-  apply(operation: Operation): void {
+  apply(operation: Exclude<Operation, AppendBlock>): void {
     switch (operation.type) {
       case "register-stream":
         this.register(operation);
-        return;
-      case "append-block":
-        this.#append(operation);
         return;
       case "close-stream":
         this.stream(operation.streamId).closed = true;
@@ -170,7 +167,11 @@ export class ContainerState {
     return stream;
   }
 
-  #append(operation: AppendBlock): void {
+  /** Calls `appended` for each decision, with the writer's entry unless the container wrote the block itself. */
+  append(
+    operation: AppendBlock,
+    appended: (decision: SliceDecision, slice: Slice, added: number, entry: WriterEntry | undefined) => void,
+  ): void {
     const { block, own, decisions } = operation;
     const key = own ? "" : this.tableKey(writerKey(block));
     for (const decision of decisions) {
@@ -185,7 +186,7 @@ export class ContainerState {
       segment.length += added;
       stream.chain += added;
       this.events += added;
-      if (!own) setWriter(segment, key, slice.last, hashOfLast(slice));
+      appended(decision, slice, added, own ? undefined : setWriter(segment, key, slice.last, hashOfLast(slice)));
     }
   }
 }

@@ -1,6 +1,7 @@
 import type { Block, Slice } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
-import { type AppendBlock, eventsAdded, type Operation } from "./operations.ts";
+import type { Operation, SliceDecision } from "./operations.ts";
+import type { WriterEntry } from "./state.ts";
 
 /** Events of one stream that follow each other in its chain and lie in one slice of a block. */
 export interface Extent {
@@ -14,6 +15,12 @@ export interface Extent {
   /** Position of the slice in the block, and its leading events that do not belong to the extent. */
   readonly slice: number;
   readonly skip: number;
+}
+
+/** An extent that is not in the tier yet. */
+export interface UnflushedExtent extends Extent {
+  /** Where the number of its writer is noted; undefined: the container wrote it itself. */
+  readonly entry: WriterEntry | undefined;
 }
 
 /** A counting frame that is durable in the WAL and not in the tier yet. */
@@ -38,12 +45,30 @@ export class Unflushed {
   #changes = 0;
   /** Streams that are closed by a frame that is here, and its sequence. */
   readonly #closes = new Map<Id, number>();
-  readonly #extents = new Map<Id, Extent[]>();
+  readonly #extents = new Map<Id, UnflushedExtent[]>();
   /** All segments that take events are of this one. */
   readonly #generation: number;
 
   constructor(generation: number) {
     this.#generation = generation;
+  }
+
+  /** What one decision of a frame appended: `added` events. The frame itself is added behind all of them. */
+  append(block: Block, decision: SliceDecision, slice: Slice, added: number, entry: WriterEntry | undefined): void {
+    const { segment, streamId } = slice;
+    const extent: UnflushedExtent = {
+      chain: decision.chain,
+      count: added,
+      segment: segment.generation === this.#generation ? segment : { ...segment, generation: this.#generation },
+      ordinal: decision.ordinal,
+      block,
+      slice: decision.slice,
+      skip: decision.skip,
+      entry,
+    };
+    const extents = this.#extents.get(streamId);
+    if (extents) extents.push(extent);
+    else this.#extents.set(streamId, [extent]);
   }
 
   add(seq: number, operations: readonly Operation[]): void {
@@ -52,7 +77,6 @@ export class Unflushed {
       bytes += FRAME_OVERHEAD_BYTES;
       if (operation.type === "append-block") {
         bytes += operation.block.bytes.length + operation.block.slices.length * SLICE_OVERHEAD_BYTES;
-        this.#index(operation);
       } else if (operation.type === "close-stream" || (operation.type === "register-stream" && operation.closed)) {
         this.#closes.set(operation.streamId, seq);
       } else if (operation.type === "delete-stream") {
@@ -103,26 +127,8 @@ export class Unflushed {
   }
 
   /** Extents of each stream, in order of its chain: what a stream has now stays in its list until it is dropped, and more is added behind. */
-  get extents(): ReadonlyMap<Id, readonly Extent[]> {
+  get extents(): ReadonlyMap<Id, readonly UnflushedExtent[]> {
     return this.#extents;
-  }
-
-  #index(operation: AppendBlock): void {
-    for (const decision of operation.decisions) {
-      const slice = operation.block.slices[decision.slice] as Slice;
-      const extent: Extent = {
-        chain: decision.chain,
-        count: eventsAdded(operation, decision),
-        segment: { ...slice.segment, generation: this.#generation },
-        ordinal: decision.ordinal,
-        block: operation.block,
-        slice: decision.slice,
-        skip: decision.skip,
-      };
-      const extents = this.#extents.get(slice.streamId);
-      if (extents) extents.push(extent);
-      else this.#extents.set(slice.streamId, [extent]);
-    }
   }
 }
 

@@ -15,7 +15,7 @@ import {
   setWriter,
   type WriterEntry,
 } from "../container/state.ts";
-import type { Extent, Unflushed, UnflushedFrame } from "../container/unflushed.ts";
+import type { Unflushed, UnflushedExtent, UnflushedFrame } from "../container/unflushed.ts";
 import { Numbering } from "./numbering.ts";
 import { type Columns, EXTENT_COLUMNS, emptyColumns, type Footer, footerRecord, NUMBER_COLUMNS } from "./tier-footer.ts";
 import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
@@ -53,7 +53,7 @@ interface Changes {
 /** The part of a stream that is flushed: its first `count` extents. */
 interface StreamPart {
   readonly stream: StreamState;
-  readonly extents: readonly Extent[];
+  readonly extents: readonly UnflushedExtent[];
   readonly count: number;
 }
 
@@ -110,31 +110,19 @@ export function* buildFlushObject(
       }),
     ),
   };
-  const { extents, writerNumbers } = yield* layOut(state, parts, changes.blocks, streams, stepExtents);
   const writers = new Numbering();
-  const columns = emptyColumns(NUMBER_COLUMNS);
-  const numbers: { entry: WriterEntry; last: number }[] = [];
-  for (const [entry, { stream, segment, key, last, hash }] of writerNumbers) {
-    columns.s.push(streams.of(stream.id));
-    columns.g.push(segment.generation);
-    columns.e.push(segment.epoch);
-    columns.n.push(segment.number);
-    columns.w.push(writers.of(key));
-    columns.l.push(last);
-    columns.h.push(hash + 1);
-    numbers.push({ entry, last });
-    if (numbers.length % stepExtents === 0) yield;
-  }
-  const footer: Footer = { ...small, extents, numbers: columns, streams: streams.names(), writers: writers.names() };
+  const { extents, numbers, rows } = yield* layOut(state, parts, changes.blocks, streams, writers, stepExtents);
+  const footer: Footer = { ...small, extents, numbers, streams: streams.names(), writers: writers.names() };
   const encoded = yield* encodeCborMap(footerRecord(footer));
   const { parts: all, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, encoded);
   const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: lengthOf(all), footerBytes };
-  return { ref, parts: all, spans: new Map(parts.map((part) => [part.stream, spanOf(part)])), numbers };
+  const spans = new Map(parts.map((part) => [part.stream, spanOf(part)]));
+  return { ref, parts: all, spans, numbers: [...rows].map(([entry, row]) => ({ entry, last: numbers.l[row] as number })) };
 }
 
 function spanOf({ extents, count }: StreamPart): ChainSpan {
-  const last = extents[count - 1] as Extent;
-  return { from: (extents[0] as Extent).chain, to: last.chain + last.count };
+  const last = extents[count - 1] as UnflushedExtent;
+  return { from: (extents[0] as UnflushedExtent).chain, to: last.chain + last.count };
 }
 
 function collectChanges(frames: readonly UnflushedFrame[]): Changes {
@@ -190,12 +178,11 @@ function collectChanges(frames: readonly UnflushedFrame[]): Changes {
   return changes;
 }
 
-interface WriterNumber {
-  readonly stream: StreamState;
-  readonly segment: SegmentId;
-  readonly key: string;
-  last: number;
-  hash: number;
+interface Layout {
+  readonly extents: Columns<(typeof EXTENT_COLUMNS)[number]>;
+  readonly numbers: Columns<(typeof NUMBER_COLUMNS)[number]>;
+  /** Row of each writer's entry in `numbers`. */
+  readonly rows: ReadonlyMap<WriterEntry, number>;
 }
 
 /**
@@ -207,18 +194,26 @@ function* layOut(
   parts: readonly StreamPart[],
   blocks: ReadonlyMap<Block, number>,
   streams: Numbering,
+  writers: Numbering,
   stepExtents: number,
-): Generator<void, { extents: Columns<(typeof EXTENT_COLUMNS)[number]>; writerNumbers: Map<WriterEntry, WriterNumber> }> {
+): Generator<void, Layout> {
   const extents = emptyColumns(EXTENT_COLUMNS);
-  const writerNumbers = new Map<WriterEntry, WriterNumber>();
-  const keys = new Map<Block, string>();
+  const numbers = emptyColumns(NUMBER_COLUMNS);
+  const rows = new Map<WriterEntry, number>();
   for (const { stream, extents: list, count } of parts) {
     const position = streams.of(stream.id);
+    // Extents of one block follow each other, but for those of its slices that are of other streams.
+    let current: Block | undefined;
+    let [blockAt, writer] = [0, 0];
     for (let i = 0; i < count; i++) {
-      const { block, slice: at, skip, segment, ordinal, chain, count: events } = list[i] as Extent;
-      const slice = block.slices[at] as Slice;
+      const { block, slice: at, skip, segment, ordinal, chain, count: events, entry } = list[i] as UnflushedExtent;
+      if (block !== current) {
+        current = block;
+        blockAt = blocks.get(block) as number;
+        if (entry) writer = writers.of(state.keyOf(block));
+      }
       extents.s.push(position);
-      extents.b.push(blocks.get(block) as number);
+      extents.b.push(blockAt);
       extents.i.push(at);
       extents.k.push(skip);
       extents.g.push(segment.generation);
@@ -227,27 +222,27 @@ function* layOut(
       extents.o.push(ordinal);
       extents.c.push(chain);
       extents.m.push(events);
-      let key = keys.get(block);
-      if (key === undefined) {
-        key = state.keyOf(block);
-        keys.set(block, key);
+      if (entry) {
+        const slice = block.slices[at] as Slice;
+        const row = rows.get(entry);
+        if (row === undefined) {
+          rows.set(entry, numbers.s.length);
+          numbers.s.push(position);
+          numbers.g.push(segment.generation);
+          numbers.e.push(segment.epoch);
+          numbers.n.push(segment.number);
+          numbers.w.push(writer);
+          numbers.l.push(slice.last);
+          numbers.h.push(hashOfLast(slice) + 1);
+        } else if (slice.last > (numbers.l[row] as number)) {
+          numbers.l[row] = slice.last;
+          numbers.h[row] = hashOfLast(slice) + 1;
+        }
       }
-      // The container itself has none.
-      const entry = findSegment(stream, segment)?.writers.get(key);
-      if (entry) noteNumber(writerNumbers, entry, { stream, segment, key, last: slice.last, hash: hashOfLast(slice) });
       if (extents.s.length % stepExtents === 0) yield;
     }
   }
-  return { extents, writerNumbers };
-}
-
-function noteNumber(numbers: Map<WriterEntry, WriterNumber>, entry: WriterEntry, found: WriterNumber): void {
-  const known = numbers.get(entry);
-  if (!known) numbers.set(entry, found);
-  else if (found.last > known.last) {
-    known.last = found.last;
-    known.hash = found.hash;
-  }
+  return { extents, numbers, rows };
 }
 
 /** What the footer of a later object adds to a state read from the tier: where each of its streams begins in it. All of it is tiered. */
