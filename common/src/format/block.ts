@@ -334,6 +334,19 @@ function idBytes(value: unknown, length: number): Uint8Array {
   return value;
 }
 
+/** Most segments are of generation and epoch 0: one instance for all blocks, since each slice would keep one of its own alive. */
+const FIRST_SEGMENTS: SegmentId[] = [];
+
+function segmentId(generation: number, epoch: number, number: number): SegmentId {
+  if (generation > 0 || epoch > 0 || number >= LIMITS.segmentsPerStreamMax) return { generation, epoch, number };
+  let segment = FIRST_SEGMENTS[number];
+  if (!segment) {
+    segment = { generation, epoch, number };
+    FIRST_SEGMENTS[number] = segment;
+  }
+  return segment;
+}
+
 function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcAt: number): Block {
   const writer = bytesToHex(idBytes(index.w, WRITER_ID_BYTES));
   const incarnation = bytesToHex(idBytes(index.i, INCARNATION_BYTES));
@@ -376,7 +389,7 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
       throw new MalformedBytes("a slice contradicts itself");
     }
     const parent = parents.get(i);
-    const segment = { generation: count(x.g[i]), epoch: count(x.e[i]), number: count(x.n[i]) };
+    const segment = segmentId(count(x.g[i]), count(x.e[i]), count(x.n[i]));
     if (x.k[i] === 1) {
       const reason = GAP_REASONS[count(x.v[i])];
       if (!reason) throw new MalformedBytes("unknown gap reason");

@@ -12,21 +12,25 @@ export function encodeCbor(value: unknown): Uint8Array {
 }
 
 /** Takes a millisecond or so. */
-const STEP_BYTES = 16_384;
+const STEP_BYTES = 65_536;
 
 /**
- * A map as encodeCbor gives it. A step ends with each large value of it or of the maps right below it, so that the work can be
- * spread over turns of the event loop.
+ * A map as encodeCbor gives it. A step ends between its values, or those of the maps right below it, once they come to so many bytes:
+ * so the work can be spread over turns of the event loop.
  */
-export function* encodeCborMap(map: Readonly<Record<string, unknown>>, depth = 1): Generator<void, Uint8Array> {
+export function* encodeCborMap(map: Readonly<Record<string, unknown>>, depth = 1, step = { bytes: 0 }): Generator<void, Uint8Array> {
   const entries = Object.entries(map);
   assert(entries.length < 24, "a map of a format has few names");
   const parts: Uint8Array[] = [Uint8Array.of(0xa0 | entries.length)];
   for (const [name, value] of entries) {
     const isMap = depth > 0 && typeof value === "object" && value?.constructor === Object;
-    const bytes = isMap ? yield* encodeCborMap(value as Record<string, unknown>, depth - 1) : encodeCbor(value);
+    const bytes = isMap ? yield* encodeCborMap(value as Record<string, unknown>, depth - 1, step) : encodeCbor(value);
     parts.push(encodeCbor(name), bytes);
-    if (!isMap && bytes.length >= STEP_BYTES) yield;
+    if (!isMap) step.bytes += bytes.length;
+    if (step.bytes >= STEP_BYTES) {
+      step.bytes = 0;
+      yield;
+    }
   }
   return Buffer.concat(parts);
 }

@@ -19,7 +19,7 @@ import { OwnWriter } from "./own-batch.ts";
 import { applyLanded, LogHole } from "./recovery.ts";
 
 /** While a container holds appends, more of them than this are refused. */
-const HELD_ITEMS_MAX = 128;
+const HELD_ITEMS_MAX = 256;
 const BACKOFF_MS_MIN = 20;
 const BACKOFF_MS_MAX = 2_000;
 /** Tries of `start` that fail otherwise than by another writer's record. */

@@ -30,46 +30,42 @@ interface DecidedHead {
   streamSeq: string;
 }
 
+/** Not the number of a frame: nothing is decided that is not durable. */
+const NONE = -1;
+
+/** Used again for what later frames decide: a busy container decides hundreds of thousands of slices a second. */
 interface DecidedSegment {
   frame: number;
   length: number;
-  /** Most segments have one writer at a time: a map for each slice would be most of what a decision costs. */
-  writer: DecidedWriter | undefined;
+  /** Most segments have one writer at a time. */
+  readonly writer: DecidedWriter;
   others: Map<string, DecidedWriter> | undefined;
 }
 
 interface DecidedWriter {
-  readonly key: string;
+  key: string;
   frame: number;
   last: number;
   hash: number;
 }
 
-function writerIn(segment: DecidedSegment, key: string): DecidedWriter | undefined {
-  return segment.writer?.key === key ? segment.writer : segment.others?.get(key);
+function writerIn({ writer, others }: DecidedSegment, key: string): DecidedWriter | undefined {
+  return writer.key === key && writer.frame !== NONE ? writer : others?.get(key);
 }
 
 function setWriterIn(segment: DecidedSegment, key: string, frame: number, last: number, hash: number): void {
-  const known = writerIn(segment, key);
-  if (known) {
-    known.frame = frame;
-    known.last = last;
-    known.hash = hash;
-    return;
-  }
-  const writer = { key, frame, last, hash };
-  if (!segment.writer) segment.writer = writer;
-  else {
-    segment.others ??= new Map();
-    segment.others.set(key, writer);
-  }
+  const writer = writerIn(segment, key) ?? (segment.writer.frame === NONE ? segment.writer : addWriter(segment, key));
+  writer.key = key;
+  writer.frame = frame;
+  writer.last = last;
+  writer.hash = hash;
 }
 
-/** Forgets what a frame said of a writer, unless a later one said something else. */
-function settleWriterIn(segment: DecidedSegment, key: string, frame: number): void {
-  if (writerIn(segment, key)?.frame !== frame) return;
-  if (segment.writer?.key === key) segment.writer = undefined;
-  else segment.others?.delete(key);
+function addWriter(segment: DecidedSegment, key: string): DecidedWriter {
+  const writer = { key, frame: NONE, last: 0, hash: 0 };
+  segment.others ??= new Map();
+  segment.others.set(key, writer);
+  return writer;
 }
 
 class SegmentView implements SegmentHead {
@@ -95,7 +91,9 @@ interface DecidedStream {
   /** Its segments, while its registration is not durable. */
   registered: { readonly frame: number; readonly segments: readonly SegmentId[] } | undefined;
   /** By position among the stream's segments, which is the same before and after its registration is durable. */
-  readonly segments: Map<number, DecidedSegment>;
+  readonly segments: DecidedSegment[];
+  /** Of how many of them something is decided. */
+  segmentsDecided: number;
 }
 
 /** What one frame changed. */
@@ -148,7 +146,9 @@ export class DecidedState {
     const stream = this.#streams.get(streamId);
     const durable = this.#durable.streams.get(streamId)?.segments;
     const position = positionIn(stream, durable, id);
-    return position < 0 ? undefined : new SegmentView(stream?.segments.get(position), durable?.[position]);
+    if (position < 0) return undefined;
+    const decided = stream?.segments[position];
+    return new SegmentView(decided?.frame === NONE ? undefined : decided, durable?.[position]);
   }
 
   producer(streamId: Id, producerId: string): ProducerState | undefined {
@@ -199,11 +199,12 @@ export class DecidedState {
     const durable = this.#durable.streams.get(slice.streamId)?.segments;
     const position = positionIn(stream, durable, slice.segment);
     assert(position >= 0, "a slice that is appended names a segment of its stream");
-    let segment = stream.segments.get(position);
+    let segment = stream.segments[position];
     if (!segment) {
-      segment = { frame, length: 0, writer: undefined, others: undefined };
-      stream.segments.set(position, segment);
+      segment = { frame: NONE, length: 0, writer: { key: "", frame: NONE, last: 0, hash: 0 }, others: undefined };
+      stream.segments[position] = segment;
     }
+    if (segment.frame === NONE) stream.segmentsDecided++;
     segment.frame = frame;
     segment.length = decision.ordinal + added;
     if (key !== undefined) setWriterIn(segment, key, frame, slice.last, hashOfLast(slice));
@@ -217,22 +218,24 @@ export class DecidedState {
     this.#touched.delete(frame);
     const { streams, slices, producers } = touched;
     for (let i = 0; i < slices.length; i += 3) {
-      const { segments } = slices[i] as DecidedStream;
-      const position = slices[i + 1] as number;
-      const segment = segments.get(position);
-      if (!segment) continue;
-      if (segment.frame === frame) segments.delete(position);
-      else {
-        const key = slices[i + 2] as string | undefined;
-        if (key !== undefined) settleWriterIn(segment, key, frame);
+      const stream = slices[i] as DecidedStream;
+      const segment = stream.segments[slices[i + 1] as number] as DecidedSegment;
+      const key = slices[i + 2] as string | undefined;
+      const writer = key === undefined ? undefined : writerIn(segment, key);
+      if (writer?.frame === frame) {
+        writer.frame = NONE;
+        if (writer !== segment.writer) segment.others?.delete(writer.key);
       }
+      if (segment.frame !== frame) continue;
+      segment.frame = NONE;
+      stream.segmentsDecided--;
     }
     for (const streamId of streams) {
       const stream = this.#streams.get(streamId);
       if (!stream) continue;
       if (stream.head?.frame === frame) stream.head = undefined;
       if (stream.registered?.frame === frame) stream.registered = undefined;
-      if (!stream.head && !stream.registered && stream.segments.size === 0) this.#streams.delete(streamId);
+      if (!stream.head && !stream.registered && stream.segmentsDecided === 0) this.#streams.delete(streamId);
     }
     for (const key of producers) if (this.#producers.get(key)?.frame === frame) this.#producers.delete(key);
   }
@@ -264,7 +267,7 @@ export class DecidedState {
   #stream(streamId: Id): DecidedStream {
     let stream = this.#streams.get(streamId);
     if (!stream) {
-      stream = { head: undefined, registered: undefined, segments: new Map() };
+      stream = { head: undefined, registered: undefined, segments: [], segmentsDecided: 0 };
       this.#streams.set(streamId, stream);
     }
     return stream;

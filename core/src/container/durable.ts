@@ -90,7 +90,10 @@ export class Durable {
     this.index.add(object.ref, starts);
     const changed = new Map<Id, number | undefined>(ends);
     for (const streamId of this.unflushed.drop(object.ref.through, ends)) changed.set(streamId, undefined);
-    for (const { entry, last } of object.numbers) entry.tiered = Math.max(entry.tiered, last);
+    const { entries, lasts } = object.numbers;
+    entries.forEach((entry, i) => {
+      entry.tiered = Math.max(entry.tiered, lasts[i] as number);
+    });
     this.eventsTiered = events;
     return changed;
   }

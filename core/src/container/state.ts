@@ -7,13 +7,31 @@ import { type AppendBlock, eventsAdded, type Operation, type SliceDecision } fro
 import type { StreamOrigin } from "./stream-origin.ts";
 
 /** What the core has of one (segment, writer, incarnation, lane) (rule W2). */
-export interface WriterEntry {
+export class WriterEntry {
   /** Highest number appended. */
   last: number;
   /** eventHash of that event; NO_HASH if a gap record took the number. */
   hash: number;
   /** Highest number that is durable and verified in the tier. */
-  tiered: number;
+  tiered = 0;
+  /** The flush that laid it out last, and its row there: a table of rows would be searched for each slice. */
+  #flush = 0;
+  #row = -1;
+
+  constructor(last: number, hash: number) {
+    this.last = last;
+    this.hash = hash;
+  }
+
+  /** −1 if the flush has none for it yet. */
+  rowIn(flush: number): number {
+    return this.#flush === flush ? this.#row : -1;
+  }
+
+  takeRow(flush: number, row: number): void {
+    this.#flush = flush;
+    this.#row = row;
+  }
 }
 
 export const NO_HASH = -1;
@@ -214,7 +232,7 @@ export function hashOfLast(slice: Slice): number {
 export function setWriter(segment: SegmentState, key: string, last: number, hash: number): WriterEntry {
   const entry = segment.writers.get(key);
   if (!entry) {
-    const created = { last, hash, tiered: 0 };
+    const created = new WriterEntry(last, hash);
     segment.writers.set(key, created);
     return created;
   }

@@ -214,7 +214,7 @@ describe("objects of the tier", () => {
           if (value) busy.do(value);
         });
         expect(footerOf(object)).toEqual(footerOf(quiet.flush()));
-        expect(object.numbers.map(({ last }) => last)).toEqual(quiet.flush().numbers.map(({ last }) => last));
+        expect(object.numbers.lasts).toEqual(quiet.flush().numbers.lasts);
       }),
       { numRuns: 150 },
     );

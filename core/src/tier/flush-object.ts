@@ -26,8 +26,8 @@ export interface FlushObject {
   readonly parts: readonly Uint8Array[];
   /** The part of each stream's chain that the object holds. */
   readonly spans: ReadonlyMap<StreamState, ChainSpan>;
-  /** The numbers of writers that are in the tier with it. */
-  readonly numbers: readonly { readonly entry: WriterEntry; readonly last: number }[];
+  /** The numbers of writers that are in the tier with it, one for each entry. */
+  readonly numbers: { readonly entries: readonly WriterEntry[]; readonly lasts: readonly number[] };
 }
 
 /** Chain ordinals [from, to). */
@@ -58,7 +58,8 @@ interface StreamPart {
 }
 
 /** Extents that are laid out in one turn of the event loop. */
-const STEP_EXTENTS = 4_096;
+const STEP_EXTENTS = 8_192;
+let flushes = 0;
 
 /**
  * One combined object of all that is not flushed (rule L1). `state` must be the fold through `position`, the last frame of it. What
@@ -111,13 +112,13 @@ export function* buildFlushObject(
     ),
   };
   const writers = new Numbering();
-  const { extents, numbers, rows } = yield* layOut(state, parts, changes.blocks, streams, writers, stepExtents);
+  const { extents, numbers, entries } = yield* layOut(state, parts, changes.blocks, streams, writers, stepExtents);
   const footer: Footer = { ...small, extents, numbers, streams: streams.names(), writers: writers.names() };
   const encoded = yield* encodeCborMap(footerRecord(footer));
   const { parts: all, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, encoded);
   const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: lengthOf(all), footerBytes };
   const spans = new Map(parts.map((part) => [part.stream, spanOf(part)]));
-  return { ref, parts: all, spans, numbers: [...rows].map(([entry, row]) => ({ entry, last: numbers.l[row] as number })) };
+  return { ref, parts: all, spans, numbers: { entries, lasts: numbers.l } };
 }
 
 function spanOf({ extents, count }: StreamPart): ChainSpan {
@@ -181,8 +182,8 @@ function collectChanges(frames: readonly UnflushedFrame[]): Changes {
 interface Layout {
   readonly extents: Columns<(typeof EXTENT_COLUMNS)[number]>;
   readonly numbers: Columns<(typeof NUMBER_COLUMNS)[number]>;
-  /** Row of each writer's entry in `numbers`. */
-  readonly rows: ReadonlyMap<WriterEntry, number>;
+  /** Of each row of `numbers`. */
+  readonly entries: readonly WriterEntry[];
 }
 
 /**
@@ -199,7 +200,8 @@ function* layOut(
 ): Generator<void, Layout> {
   const extents = emptyColumns(EXTENT_COLUMNS);
   const numbers = emptyColumns(NUMBER_COLUMNS);
-  const rows = new Map<WriterEntry, number>();
+  const entries: WriterEntry[] = [];
+  const flush = ++flushes;
   for (const { stream, extents: list, count } of parts) {
     const position = streams.of(stream.id);
     // Extents of one block follow each other, but for those of its slices that are of other streams.
@@ -224,9 +226,10 @@ function* layOut(
       extents.m.push(events);
       if (entry) {
         const slice = block.slices[at] as Slice;
-        const row = rows.get(entry);
-        if (row === undefined) {
-          rows.set(entry, numbers.s.length);
+        const row = entry.rowIn(flush);
+        if (row < 0) {
+          entry.takeRow(flush, entries.length);
+          entries.push(entry);
           numbers.s.push(position);
           numbers.g.push(segment.generation);
           numbers.e.push(segment.epoch);
@@ -242,7 +245,7 @@ function* layOut(
       if (extents.s.length % stepExtents === 0) yield;
     }
   }
-  return { extents, numbers, rows };
+  return { extents, numbers, entries };
 }
 
 /** What the footer of a later object adds to a state read from the tier: where each of its streams begins in it. All of it is tiered. */
