@@ -38,7 +38,7 @@ import { NONCE_BYTES, nonceAt, positionAt } from "./nonces.ts";
 import { headerBytesMax, type Operation } from "./operations.ts";
 import { CONTAINER_DEFAULTS, type ContainerOptions } from "./options.ts";
 import { LogHole } from "./recovery.ts";
-import { findSegment, type StreamState, writerKey } from "./state.ts";
+import { type StreamState, segmentPosition, writerEntry, writerKey } from "./state.ts";
 import { Waiters } from "./waiters.ts";
 import { FRAME_OVERHEAD_BYTES } from "./wal-frame.ts";
 
@@ -309,7 +309,7 @@ class WalContainer implements Container {
     const entries = request.entries.map((asked): readonly [number, number] => {
       const stream = state.streams.get(asked.streamId);
       const key = writerKey({ writer: request.writer, incarnation: asked.incarnation, lane: asked.lane });
-      const entry = stream && findSegment(stream, asked.segment)?.writers.get(key);
+      const entry = stream && writerEntry(stream, segmentPosition(stream, asked.segment), key);
       return entry ? [entry.last, entry.tiered] : [0, 0];
     });
     return { entries };

@@ -2,7 +2,7 @@ import type { EventSlice } from "@tributary/common/format/block";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DecidedState } from "./decided.ts";
-import { ContainerState, findSegment, setWriter } from "./state.ts";
+import { ContainerState, setWriter } from "./state.ts";
 import { SEGMENT } from "./testing/gateway.ts";
 
 const STREAM = "a".repeat(32);
@@ -34,12 +34,10 @@ describe("speculative state", () => {
           else if (what === "settle") {
             if (settled + 1 >= frames.length) continue;
             for (const { key, last, length: behind } of frames[settled] as (typeof frames)[number]) {
-              const segment = findSegment(stream, SEGMENT);
-              if (segment) {
-                setWriter(segment, key, last, last);
-                segment.length = behind;
-                stream.chain = behind;
-              }
+              const [segment] = stream.segments;
+              if (segment) segment.length = behind;
+              setWriter(stream, 0, key, last, last);
+              stream.chain = behind;
             }
             decided.settle(settled++);
           } else {

@@ -2,7 +2,15 @@ import { assert } from "@tributary/common/assert";
 import type { BlockWriter, Slice } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
 import type { Operation, SliceDecision } from "./operations.ts";
-import { type ContainerState, hashOfLast, type ProducerState, positionOf, type SegmentState } from "./state.ts";
+import {
+  type ContainerState,
+  hashOfLast,
+  type ProducerState,
+  positionOf,
+  type SegmentState,
+  type StreamState,
+  writerEntry,
+} from "./state.ts";
 
 /** What a stream will be once everything decided is durable. */
 interface StreamHead {
@@ -70,19 +78,21 @@ function addWriter(segment: DecidedSegment, key: string): DecidedWriter {
 
 class SegmentView implements SegmentHead {
   readonly #decided: DecidedSegment | undefined;
-  readonly #durable: SegmentState | undefined;
+  readonly #durable: StreamState | undefined;
+  readonly #position: number;
 
-  constructor(decided: DecidedSegment | undefined, durable: SegmentState | undefined) {
+  constructor(decided: DecidedSegment | undefined, durable: StreamState | undefined, position: number) {
     this.#decided = decided;
     this.#durable = durable;
+    this.#position = position;
   }
 
   get length(): number {
-    return this.#decided?.length ?? this.#durable?.length ?? 0;
+    return this.#decided?.length ?? this.#durable?.segments[this.#position]?.length ?? 0;
   }
 
   writer(key: string): { readonly last: number; readonly hash: number } | undefined {
-    return (this.#decided && writerIn(this.#decided, key)) ?? this.#durable?.writers.get(key);
+    return (this.#decided && writerIn(this.#decided, key)) ?? (this.#durable && writerEntry(this.#durable, this.#position, key));
   }
 }
 
@@ -144,11 +154,11 @@ export class DecidedState {
   /** undefined if the stream has no such segment. What it says is of now. */
   segment(streamId: Id, id: SegmentId): SegmentHead | undefined {
     const stream = this.#streams.get(streamId);
-    const durable = this.#durable.streams.get(streamId)?.segments;
-    const position = positionIn(stream, durable, id);
+    const durable = this.#durable.streams.get(streamId);
+    const position = positionIn(stream, durable?.segments, id);
     if (position < 0) return undefined;
     const decided = stream?.segments[position];
-    return new SegmentView(decided?.frame === NONE ? undefined : decided, durable?.[position]);
+    return new SegmentView(decided?.frame === NONE ? undefined : decided, durable, position);
   }
 
   producer(streamId: Id, producerId: string): ProducerState | undefined {

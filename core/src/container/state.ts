@@ -41,8 +41,6 @@ export interface SegmentState {
   readonly id: SegmentId;
   /** Ordinal of the next event. */
   length: number;
-  /** By writerKey. */
-  readonly writers: Map<string, WriterEntry>;
 }
 
 export interface ProducerState {
@@ -58,6 +56,11 @@ export interface StreamState {
   /** Those that take events. Those of earlier generations are sealed. */
   segments: readonly SegmentState[];
   readonly sealed: { readonly id: SegmentId; readonly length: number }[];
+  /**
+   * By writerKey, then by position of the segment: a block has one writer and many segments, so its slices find their entries close
+   * to each other. A segment that takes another's place keeps its position.
+   */
+  readonly writers: Map<string, Map<number, WriterEntry>>;
   /** Chain ordinal of the next event. */
   chain: number;
   closed: boolean;
@@ -144,8 +147,9 @@ export class ContainerState {
       id,
       contentType,
       origin,
-      segments: segments.map((segment) => ({ id: segment, length: 0, writers: new Map() })),
+      segments: segments.map((segment) => ({ id: segment, length: 0 })),
       sealed: [],
+      writers: new Map(),
       chain: 0,
       closed,
       streamSeq: "",
@@ -175,7 +179,7 @@ export class ContainerState {
     this.generation = generation;
     for (const stream of this.streams.values()) {
       for (const { id, length } of stream.segments) stream.sealed.push({ id, length });
-      stream.segments = stream.segments.map(({ id, writers }) => ({ id: { ...id, generation }, length: 0, writers }));
+      stream.segments = stream.segments.map(({ id }) => ({ id: { ...id, generation }, length: 0 }));
     }
   }
 
@@ -195,7 +199,8 @@ export class ContainerState {
     for (const decision of decisions) {
       const slice = block.slices[decision.slice] as Slice;
       const stream = this.stream(slice.streamId);
-      const segment = findSegment(stream, slice.segment);
+      const position = segmentPosition(stream, slice.segment);
+      const segment = stream.segments[position];
       assert(segment !== undefined, "a slice names a segment of its stream");
       assert(segment.length === decision.ordinal && stream.chain === decision.chain, "an append continues its segment and its chain");
       const added = eventsAdded(operation, decision);
@@ -204,14 +209,19 @@ export class ContainerState {
       segment.length += added;
       stream.chain += added;
       this.events += added;
-      appended(decision, slice, added, own ? undefined : setWriter(segment, key, slice.last, hashOfLast(slice)));
+      appended(decision, slice, added, own ? undefined : setWriter(stream, position, key, slice.last, hashOfLast(slice)));
     }
   }
 }
 
+/** Position of the segment that takes events for the one named; −1 if there is none. */
+export function segmentPosition({ segments }: StreamState, id: SegmentId): number {
+  return positionOf(segments, (segment) => segment.id, id);
+}
+
 /** The segment that takes events for the one named: itself, or the one that stands in its place in a later generation. */
-export function findSegment({ segments }: StreamState, id: SegmentId): SegmentState | undefined {
-  return segments[positionOf(segments, (segment) => segment.id, id)];
+export function findSegment(stream: StreamState, id: SegmentId): SegmentState | undefined {
+  return stream.segments[segmentPosition(stream, id)];
 }
 
 /** Position in the list of the segment that takes events for the one named; −1 if there is none. */
@@ -229,11 +239,21 @@ export function hashOfLast(slice: Slice): number {
   return slice.kind === "gap" ? NO_HASH : slice.lastHash;
 }
 
-export function setWriter(segment: SegmentState, key: string, last: number, hash: number): WriterEntry {
-  const entry = segment.writers.get(key);
+/** What is known of a writer in the segment at a position. */
+export function writerEntry(stream: StreamState, position: number, key: string): WriterEntry | undefined {
+  return stream.writers.get(key)?.get(position);
+}
+
+export function setWriter(stream: StreamState, position: number, key: string, last: number, hash: number): WriterEntry {
+  let entries = stream.writers.get(key);
+  if (!entries) {
+    entries = new Map();
+    stream.writers.set(key, entries);
+  }
+  const entry = entries.get(position);
   if (!entry) {
     const created = new WriterEntry(last, hash);
-    segment.writers.set(key, created);
+    entries.set(position, created);
     return created;
   }
   assert(last > entry.last, "a writer's number only grows");

@@ -11,6 +11,7 @@ import {
   findSegment,
   hashOfLast,
   type StreamState,
+  segmentPosition,
   setProducer,
   setWriter,
   type WriterEntry,
@@ -276,9 +277,11 @@ export function applyFooter(state: ContainerState, footer: Footer): Map<Id, numb
   }
   state.nonce = footer.nonce;
   numbers.s.forEach((position, i) => {
-    const segment = findSegment(state.stream(id(position)), segmentAt(numbers, i));
-    if (!segment) return;
+    const stream = state.stream(id(position));
+    const segment = segmentPosition(stream, segmentAt(numbers, i));
+    if (segment < 0) return;
     const entry = setWriter(
+      stream,
       segment,
       state.tableKey(footer.writers[numbers.w[i] as number] as string),
       numbers.l[i] as number,

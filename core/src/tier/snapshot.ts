@@ -4,7 +4,7 @@ import type { WalPosition } from "../container/counting.ts";
 import { generationOf } from "../container/generation.ts";
 import { NO_NONCE, noteNonce } from "../container/nonces.ts";
 import { decodeRefs, flattenRefs } from "../container/operations.ts";
-import { ContainerState, setProducer, setWriter } from "../container/state.ts";
+import { ContainerState, type StreamState, setProducer, setWriter, type WriterEntry } from "../container/state.ts";
 import { decodeOrigin, encodeOrigin } from "../container/stream-origin.ts";
 import { asArray, asCount, asText } from "../container/wire.ts";
 import type { FlushObject } from "./flush-object.ts";
@@ -108,18 +108,20 @@ export function snapshotRecord(
       e.e.push(producer.epoch);
       e.q.push(producer.seq);
     }
-    for (const segment of stream.segments) {
+    const entriesAt = writersBySegment(stream, writers);
+    stream.segments.forEach((segment, position) => {
+      const entries = entriesAt[position] ?? [];
       b.g.push(segment.id.generation);
       b.e.push(segment.id.epoch);
       b.n.push(segment.id.number);
       b.l.push(segment.length);
-      b.w.push(segment.writers.size);
-      for (const [key, entry] of segment.writers) {
-        w.w.push(writers.of(key));
+      b.w.push(entries.length);
+      for (const [writer, entry] of entries) {
+        w.w.push(writer);
         w.l.push(entry.last);
         w.h.push(entry.hash + 1);
       }
-    }
+    });
   }
   return {
     c: container,
@@ -145,6 +147,19 @@ export function snapshotRecord(
     x: concatHex([...state.tombstones]),
     m,
   };
+}
+
+/** By position of the segment: number of the writer, and its entry there. */
+function writersBySegment(stream: StreamState, writers: Numbering): [number, WriterEntry][][] {
+  const found: [number, WriterEntry][][] = [];
+  for (const [key, entries] of stream.writers) {
+    const writer = writers.of(key);
+    for (const [position, entry] of entries) {
+      found[position] ??= [];
+      found[position].push([writer, entry]);
+    }
+  }
+  return found;
 }
 
 /** @throws MalformedBytes */
@@ -184,14 +199,15 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
     const stream = state.register({ streamId: id, segments, contentType, origin, closed: pick(a.z, i) === 1 });
     stream.chain = pick(a.c, i);
     stream.streamSeq = pick(streamSeqs, i);
-    for (const segment of stream.segments) {
+    stream.segments.forEach((segment, position) => {
       segment.length = pick(b.l, segmentAt);
       for (let end = writerAt + pick(b.w, segmentAt); writerAt < end; writerAt++) {
-        const entry = setWriter(segment, state.tableKey(pick(writers, pick(w.w, writerAt))), pick(w.l, writerAt), pick(w.h, writerAt) - 1);
+        const key = state.tableKey(pick(writers, pick(w.w, writerAt)));
+        const entry = setWriter(stream, position, key, pick(w.l, writerAt), pick(w.h, writerAt) - 1);
         entry.tiered = entry.last;
       }
       segmentAt++;
-    }
+    });
     const runs = { from: [] as number[], object: [] as number[] };
     for (let end = runAt + pick(a.r, i); runAt < end; runAt++) {
       runs.from.push(pick(r.c, runAt));

@@ -21,7 +21,7 @@ interface ServerOptions extends Pick<ServerFlags, "json">, SettingFlags {
 
 const VERSION = "0.1.0";
 /** What a core adds to what it keeps before its garbage is looked for: it moves much and keeps much. */
-const CORE_HEAP_GROWTH_PERCENT = 60;
+const CORE_HEAP_GROWTH_PERCENT = 100;
 /** A stop that takes longer, beside the time in which others take a core node's containers, is cut off: everything acknowledged is durable anyway. */
 const STOP_MS_MAX = 20_000;
 

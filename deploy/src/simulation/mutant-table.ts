@@ -276,8 +276,8 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "successors do not inherit writer numbers",
     "core/src/container/state.ts",
-    "({ id: { ...id, generation }, length: 0, writers }));",
-    "({ id: { ...id, generation }, length: 0, writers: new Map(writers.size < 0 ? writers : []) }));",
+    "({ id: { ...id, generation }, length: 0 }));",
+    "({ id: { ...id, generation }, length: 0 })), stream.writers.clear();",
   ),
   one(
     "a generation begins from log or lake, whichever is shorter",

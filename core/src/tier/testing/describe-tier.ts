@@ -1,10 +1,18 @@
+import type { StreamState, WriterEntry } from "../../container/state.ts";
 import type { readSnapshot } from "../snapshot.ts";
+
+function writersIn({ writers }: StreamState, position: number): Record<string, WriterEntry> {
+  return Object.fromEntries(
+    [...writers].flatMap(([key, entries]) => [...entries].flatMap(([at, entry]) => (at === position ? [[key, entry]] : []))),
+  );
+}
 
 /** A snapshot in plain words: what its golden file says in JSON. */
 export function describeTier({ container, position, state, index }: ReturnType<typeof readSnapshot>): unknown {
   const streams = Array.from(state.streams.values(), (stream) => ({
     ...stream,
-    segments: stream.segments.map((segment) => ({ ...segment, writers: Object.fromEntries(segment.writers) })),
+    segments: stream.segments.map((segment, position) => ({ ...segment, writers: writersIn(stream, position) })),
+    writers: undefined,
     producers: [...stream.producers],
   }));
   return JSON.parse(JSON.stringify({ container, position, events: state.events, streams, objects: index.objects, runs: [...index.runs] }));
