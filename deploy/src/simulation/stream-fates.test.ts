@@ -29,6 +29,15 @@ describe("what deletions allow for", () => {
   });
 });
 
+test("a deletion counts from when it is asked for", () => {
+  let nowMs = 0;
+  const fates = new StreamFates(new Ledger(() => nowMs), () => nowMs);
+  nowMs = 10;
+  fates.ask("core", "plant/a");
+  expect([9, 10, undefined].map((throughMs) => fates.wasAsked("core", "plant/a", throughMs))).toEqual([false, true, true]);
+  expect(fates.wasAsked("core", "plant/b") || fates.wasAsked("disk", "plant/a")).toBe(false);
+});
+
 describe("gap records that a log lost", () => {
   const run = `${WRITER}/${incarnationOf("a")}/live`;
   const inStream = new Set([STREAM_ID]);

@@ -7,7 +7,7 @@ import type { Standing } from "../check/wal-history.ts";
 import type { Ledger, Submission } from "./ledger.ts";
 
 /** How long a request that was sent to a node may still be carried out there: longer than any pause. */
-const UNDER_WAY_MS_MAX = 20_000;
+export const UNDER_WAY_MS_MAX = 20_000;
 
 /** One attempt to delete a stream. */
 export interface Deletion {
@@ -185,9 +185,9 @@ export class StreamFates {
     }
   }
 
-  /** Whether somebody ever asked to delete the stream there. */
-  wasAsked(writer: string, stream: string): boolean {
-    return this.deletions.some((deletion) => deletion.writer === writer && deletion.stream === stream);
+  /** Whether somebody asked to delete the stream there, ever or until then. */
+  wasAsked(writer: string, stream: string, throughMs: number = Number.POSITIVE_INFINITY): boolean {
+    return this.deletions.some((deletion) => deletion.writer === writer && deletion.stream === stream && deletion.sentMs <= throughMs);
   }
 
   /** To be called before the stream is closed. */

@@ -26,7 +26,7 @@ import { SimProcess } from "./process.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type Shape, shapeOf } from "./shape.ts";
 import type { SimWorld, Tail, Target } from "./sim-world.ts";
-import { StreamFates } from "./stream-fates.ts";
+import { StreamFates, UNDER_WAY_MS_MAX } from "./stream-fates.ts";
 import { WalShelf } from "./wal-shelf.ts";
 
 export interface WorldOptions {
@@ -304,6 +304,13 @@ export class World implements SimWorld {
       this.#declaredElsewhere(submission) ||
       this.#keptByDamage(submission);
     return { missing, doubled: losses.doubled || fates.doubled };
+  }
+
+  /** Its stream was deleted there before it was carried out at the latest, and another one took it; or what the server knew is lost. */
+  mayBeTaken({ writer, stream, lastMs }: Submission): boolean {
+    const throughMs = lastMs + UNDER_WAY_MS_MAX;
+    const { losses } = this.ledger;
+    return this.fates.wasAsked(writer, stream, throughMs) || losses.some((loss) => loss.writer === writer && loss.atMs <= throughMs);
   }
 
   /** Only the core had it, in frames that its logs lost: whoever needs more reads at level `tiered`. */
