@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { Story } from "./testing/story.ts";
 
-const FIRST_SEED = Number(process.env["CONTAINER_SEED"] ?? 1);
+/** Among those from here on are some where frames of an owner land behind the fence of the next one, which is rare. */
+const FIRST_SEED = Number(process.env["CONTAINER_SEED"] ?? 27);
 const SEEDS = Number(process.env["CONTAINER_SEEDS"] ?? 16);
 
 describe("a container among crashes, zombies and unknown results", () => {

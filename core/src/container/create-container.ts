@@ -11,7 +11,7 @@ import type { ObjectStore } from "@tributary/common/ports/object-store";
 import type { Random } from "@tributary/common/random";
 import type { AppendRequest, ReadEvent, ReadLevel } from "@tributary/common/stream-service";
 import type { AppendAnswer, LevelsAnswer, LevelsRequest } from "@tributary/common/uplink-protocol";
-import { claimEpoch } from "../tier/claim.ts";
+import { claimEpoch, refuseDeposed } from "../tier/claim.ts";
 import { Flusher } from "../tier/flusher.ts";
 import { LakeHistory } from "../tier/lake-history.ts";
 import { quarantineName } from "../tier/object-names.ts";
@@ -196,7 +196,9 @@ class WalContainer implements Container {
         epoch,
         attempt: () => committer.attempt,
         durable: () => durable,
-        record: (checkpoint) => {
+        record: async (checkpoint) => {
+          // What is said to be tiered must be in whatever the container goes on from.
+          await refuseDeposed(objects, id, epoch);
           const operation: Operation = { type: "tiered", checkpoint };
           const bytes = FRAME_OVERHEAD_BYTES + headerBytesMax(operation);
           return inPhase(

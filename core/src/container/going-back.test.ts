@@ -1,4 +1,4 @@
-import { hasCode } from "@tributary/common/errors";
+import { hasCode, type TributaryError } from "@tributary/common/errors";
 import type { BlockWriter } from "@tributary/common/format/block";
 import { formatSegmentId, type Id } from "@tributary/common/names";
 import { joined } from "@tributary/common/object-data";
@@ -46,6 +46,29 @@ describe("a log that went back", () => {
     const last = await past.open();
     expect(last.status()).toMatchObject({ generation: 1, epoch: 2 ** 32 + 2 });
     expect(await past.texts(last)).toEqual(texts(1, 12));
+  });
+
+  it("behind a take-over: the owner before does not say of anything more that it is in the tier (seed 2872)", async () => {
+    const past = new Past(seededRandom(3));
+    const failures: TributaryError[] = [];
+    const first = await past.open(FLUSH_ALWAYS);
+    first.onFailed((error) => failures.push(error));
+    await fill(first, 1, 3);
+    await tiered(first);
+    const saved = past.save();
+    const second = await past.open(FLUSH_ALWAYS);
+    await fill(second, 4, 6);
+    await tiered(second);
+    past.restoreLogs(saved);
+    const told: number[] = [];
+    first.onTiered((id) => told.push(id));
+    await first.append(STREAM, request(["7"]));
+    await until(() => failures.length > 0 || told.length > 0);
+    expect(failures.map(({ code, details }) => [code, details["epoch"]])).toEqual([["CONTAINER_NOT_OWNED", 2]]);
+    expect(told).toEqual([]);
+    const next = await past.open();
+    expect(next.status()).toMatchObject({ generation: 1, wentBack: { reason: "lake-ahead" } });
+    expect(await past.texts(next)).toEqual(texts(1, 6));
   });
 
   it("together with the MetaStore, to different moments, and again in the new generation", async () => {

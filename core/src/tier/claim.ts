@@ -14,19 +14,7 @@ const PAGE = 1_000;
  * @throws CONTAINER_NOT_OWNED with details epoch: the highest one that is known to have been used; what the store throws
  */
 export async function claimEpoch(objects: ObjectStore, container: number, epoch: number, nonce: Id): Promise<void> {
-  const generation = generationOf(epoch);
-  const prefix = claimPrefix(container, generation);
-  let highest = epoch;
-  for (let after = claimName(container, epoch); ; ) {
-    const page = await objects.list(prefix, { after, limit: PAGE });
-    for (const { name } of page) {
-      const number = Number(name.slice(prefix.length));
-      if (number < EPOCHS_PER_GENERATION) highest = Math.max(highest, epochBefore(generation) + number);
-    }
-    const last = page.at(-1);
-    if (!last || page.length < PAGE) break;
-    after = last.name;
-  }
+  const highest = await highestClaimed(objects, container, epoch);
   if (highest > epoch) throw used(epoch, highest);
   const { bytes } = encodeFooterOnly(OBJECT_KIND.claim, encodeCbor({ v: hexToBytes(nonce) }));
   const name = claimName(container, epoch);
@@ -38,6 +26,34 @@ export async function claimEpoch(objects: ObjectStore, container: number, epoch:
     if (!hasCode(error, "OBJECT_EXISTS", "LOG_RESULT_UNKNOWN")) throw error;
     const there = await objects.get(name);
     if (Buffer.compare(there, bytes) !== 0) throw used(epoch, epoch);
+  }
+}
+
+/**
+ * Makes sure that nobody took the container over from the owner of an epoch. The log says so, too, but for one that went back behind the
+ * take-over: then the lake alone knows of it, and whoever opens the container next goes on from what the later owner brought there.
+ * @throws CONTAINER_NOT_OWNED with details epoch: the highest one that was used; what the store throws
+ */
+export async function refuseDeposed(objects: ObjectStore, container: number, epoch: number): Promise<void> {
+  const highest = await highestClaimed(objects, container, epoch);
+  if (highest > epoch)
+    throw new TributaryError("CONTAINER_NOT_OWNED", `epoch ${epoch} was deposed by epoch ${highest}, the lake says`, { epoch: highest });
+}
+
+/** The highest epoch of a generation that was claimed after this one; this one if none was. */
+async function highestClaimed(objects: ObjectStore, container: number, epoch: number): Promise<number> {
+  const generation = generationOf(epoch);
+  const prefix = claimPrefix(container, generation);
+  let highest = epoch;
+  for (let after = claimName(container, epoch); ; ) {
+    const page = await objects.list(prefix, { after, limit: PAGE });
+    for (const { name } of page) {
+      const number = Number(name.slice(prefix.length));
+      if (number < EPOCHS_PER_GENERATION) highest = Math.max(highest, epochBefore(generation) + number);
+    }
+    const last = page.at(-1);
+    if (!last || page.length < PAGE) return highest;
+    after = last.name;
   }
 }
 

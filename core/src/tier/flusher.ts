@@ -46,7 +46,7 @@ export interface FlushHost {
   readonly epoch: number;
   attempt(): number;
   durable(): Durable;
-  /** Makes the checkpoint durable in the WAL. */
+  /** Makes the checkpoint durable in the WAL. @throws CONTAINER_NOT_OWNED if the lake knows of a later owner */
   record(checkpoint: Checkpoint): Promise<void>;
   /** Through this record, if the WAL still has it there. */
   truncateWal(through: WalPosition): Promise<void>;
@@ -219,6 +219,7 @@ export class Flusher {
         return !this.#stop.signal.aborted;
       } catch (error) {
         if (hasCode(error, "STORE_CORRUPT")) throw error;
+        if (hasCode(error, "CONTAINER_NOT_OWNED") && !this.#stop.signal.aborted) throw error;
         this.#heldUp(name, toTributaryError(error));
         if (this.#finishing) return false;
         await sleep(this.#ports.clock, backoffMs * (0.5 + this.#ports.random.float() / 2), this.#stop.signal);

@@ -195,15 +195,20 @@ export class EdgeLogs {
   }
 
   /** What its run wrote behind the event into the same segment of a stream of the core. */
-  behind({ run, localId, number, key }: Copy, streamId: string): readonly Copy[] {
-    const segments = this.#segments.get(streamId) ?? 1;
-    const segment = evenRangeIndex(keyHash(key), segments);
+  behind(copy: Copy, streamId: string): readonly Copy[] {
+    const { run, localId, number } = copy;
+    const segment = this.segmentOf(copy, streamId);
     const found: Copy[] = [];
     for (let next = number + 1; ; next++) {
       const copies = this.numbered(run, localId, next);
       if (copies.length === 0) return found;
-      found.push(...copies.filter((copy) => evenRangeIndex(keyHash(copy.key), segments) === segment));
+      found.push(...copies.filter((later) => this.segmentOf(later, streamId) === segment));
     }
+  }
+
+  /** Into which segment of a stream of the core the event belongs. */
+  segmentOf({ key }: Copy, streamId: string): number {
+    return evenRangeIndex(keyHash(key), this.#segments.get(streamId) ?? 1);
   }
 
   /** More than one disk held a record of the event: its log was cloned, or its disk replaced by a backup. */

@@ -210,8 +210,9 @@ describe("LakeWatch", () => {
       land(2, one, [append(1, 3)]);
       expect(watch.countOf(STREAM)).toBe(3);
       watch.rolledBack(0, 0, mark);
+      const two = land(2, one, [takeOver(NONCES[1])], { epoch: 2 });
       expect(watch.countOf(STREAM)).toBe(0);
-      land(3, land(2, one, [takeOver(NONCES[1])], { epoch: 2 }), [append(1, 2)], { epoch: 2 });
+      land(3, two, [append(1, 2)], { epoch: 2 });
       expect(watch.countOf(STREAM)).toBe(2);
       expect(watch.isCurrent(STREAM, under(NONCES[1], seen(2)))).toBe(true);
       expect(watch.isCurrent(STREAM, under(NONCES[0], seen(3)))).toBe(false);
@@ -220,6 +221,24 @@ describe("LakeWatch", () => {
         watch.judgeRead(STREAM, under(nonce, seen(number)), "reader");
       watch.judgeRead(STREAM, under(NONCES[1], seen(3)), "reader");
       expect(found).toEqual(["5 read what is not durable"]);
+    });
+
+    it("lets count what a log lost until somebody goes on without it (seed 3031)", () => {
+      const standings: { readonly counts: boolean }[] = [];
+      watch.onEvent = (_id, _streamId, standing) => standings.push(standing);
+      const one = land(1, START, [takeOver()]);
+      const mark = watch.mark(0, 0);
+      land(3, land(2, one, [append(1, 3)]), [append(4, 4)]);
+      const judged = () => [watch.countOf(STREAM), watch.isCurrent(STREAM, under(NONCES[0], seen(3))), standings[0]?.counts];
+      for (let times = 0; times < 2; times++) {
+        watch.rolledBack(0, 0, mark);
+        expect(judged()).toEqual([4, true, true]);
+      }
+      // What is void is of somebody who does not know.
+      land(2, START, [append(1, 1)]);
+      expect(judged()).toEqual([4, true, true]);
+      land(2, one, [takeOver(NONCES[1])], { epoch: 2 });
+      expect(judged()).toEqual([0, false, false]);
     });
 
     it("goes on in the next generation from what its root says, also with what the log had lost", () => {

@@ -231,7 +231,7 @@ export class LakeWatch {
     wal.hash = head?.hash ?? WAL_START.hash;
     wal.stored.clear();
     for (let entry = head; entry && entry !== wal.start; entry = entry.before) wal.stored.set(entry.seq, entry);
-    if (of.generation === generation) of.history.moveTo(head);
+    if (of.generation === generation) of.history.goBack(head);
   }
 
   /** An object was stored with these bytes. */

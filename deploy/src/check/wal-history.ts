@@ -72,6 +72,8 @@ export class History {
   /** Entries that a log lost; an object of the lake may hold them. */
   readonly lost: Set<HistoryEntry> = new Set();
   #newest: HistoryEntry | undefined;
+  /** The newest before its log went back, while nobody has gone on from there: the owner that had all of it serves on. */
+  #unnoticed: HistoryEntry | undefined;
   #current: Set<HistoryEntry> | undefined;
 
   /** `before`: undefined for the first of all. */
@@ -84,11 +86,21 @@ export class History {
   }
 
   get newest(): HistoryEntry | undefined {
-    return this.#newest;
+    return this.#unnoticed ?? this.#newest;
+  }
+
+  /** The log went back to here. Whoever goes on from there, or from what the lake has, lets what it lost count no more. */
+  goBack(to: HistoryEntry | undefined): void {
+    const { newest } = this;
+    this.moveTo(to);
+    this.#unnoticed = newest;
+    this.#current = undefined;
   }
 
   /** The container goes on from here. */
   moveTo(entry: HistoryEntry | undefined): void {
+    if (this.#unnoticed) this.#current = undefined;
+    this.#unnoticed = undefined;
     const before = this.#newest;
     this.#newest = entry;
     if (entry === before) return;
@@ -111,13 +123,18 @@ export class History {
 
   /** Those that count, the newest first. */
   *entries(): Generator<HistoryEntry> {
-    for (let entry = this.#newest; entry; entry = entry.before) yield entry;
+    yield* leadingTo(this.newest);
   }
 
-  /** What was in the lake once, by the word of a checkpoint that counted, and is no part of what the container says now. */
+  /** What was in the lake once, by the word of a checkpoint that counted, and is no part of what log and lake say now. */
   get forsaken(): HistoryEntry[] {
-    return this.#confirmed.filter((entry) => !entry.counts);
+    const current = new Set(leadingTo(this.#newest));
+    return this.#confirmed.filter((entry) => !current.has(entry));
   }
+}
+
+function* leadingTo(newest: HistoryEntry | undefined): Generator<HistoryEntry> {
+  for (let entry = newest; entry; entry = entry.before) yield entry;
 }
 
 /** The segment that takes what is appended to `id`, in a log of a generation. */

@@ -14,6 +14,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
   let ledger: Ledger;
   let logs: EdgeLogs;
   let last: Seen[];
+  let mayBeTaken: boolean;
   /** Event 0 was dropped; event 1 went into the stream of the name, which was closed then, and event 2 into a quarantine stream. */
   beforeEach(() => {
     ledger = new Ledger(() => 0);
@@ -23,6 +24,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
     logs.landed(DISK, 3, commitRecord(3, "a", 1, [0, 1, 2]));
     logs.landed(DISK, 4, mapRecord(4, STREAM_ID, NEXT_ID));
     last = [seen(NEXT_ID, 0, 2, 3)];
+    mayBeTaken = false;
   });
 
   function seen(streamId: string, ordinal: number, id: number, number: number, gap?: Seen["gap"]): Seen {
@@ -30,12 +32,13 @@ describe("numbers of a gateway's stream that went on in another one of the core"
     return { streamId, stream: "", segment: WHOLE.id, nonce: undefined, ordinal, id, number, digest: 0, gap, ...of };
   }
 
-  function judge(closed: readonly Seen[]): string[] {
+  function judge(closed: readonly Seen[], forbidden: readonly number[] = []): string[] {
     const read = (id: string, stream: string, records: readonly Seen[]) =>
       ({ info: { id, name: { scope: "plant", stream }, segments: [WHOLE] }, records }) as unknown as CompleteRead;
     const records = new Map([CLOSED_ID, NEXT_ID].map((id, i) => [id, [closed, last][i] as readonly Seen[]]));
     for (const stream of ["plant/s", "plant/s", "plant/s"])
       ledger.submit({ client: "c", writer: DISK, stream, key: "k", promise: "exactly-once", fromSeq: 2 });
+    for (const submission of ledger.submissions) submission.forbidden = forbidden.includes(submission.id);
     checkReads([read(CLOSED_ID, "s", closed), read(NEXT_ID, "s.quarantine-bbbbbbbb", last)], {
       ledger,
       logs,
@@ -44,6 +47,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
       branched: false,
       holdersOf: (id) => [...records].flatMap(([streamId, of]) => (of.some((record) => record.id === id) ? [streamId] : [])),
       excuse: () => NONE,
+      mayBeTaken: () => mayBeTaken,
       wasDeleted: () => false,
       wasClosed: () => false,
       cameAgainMs: () => undefined,
@@ -56,6 +60,12 @@ describe("numbers of a gateway's stream that went on in another one of the core"
 
   test("what the gap record of the stream before declares is no hole in the next one (seed 1627)", () => {
     expect(judge([seen(CLOSED_ID, 0, -1, 1, { first: 1, count: 1 }), seen(CLOSED_ID, 1, 1, 2)])).toEqual([]);
+  });
+
+  test.each([false, true])("what was forbidden is not there, unless the server knew no more why: %s (seed 3684)", (may) => {
+    mayBeTaken = may;
+    const closed = [seen(CLOSED_ID, 0, 0, 1), seen(CLOSED_ID, 1, 1, 2)];
+    expect(judge(closed, [1])).toEqual(may ? [] : ["refused but there: event 1 of c in plant/s was refused, and is there"]);
   });
 
   test("what neither holds nor declares is one", () => {

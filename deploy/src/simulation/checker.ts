@@ -27,6 +27,8 @@ export interface CheckerFacts {
   readonly holdersOf: (id: number) => readonly string[];
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
+  /** It may have met a server that knew no more why it is forbidden: it was under way as the stream was deleted, or a log went back. */
+  readonly mayBeTaken: (submission: Submission) => boolean;
   /** A stream that is deleted held it. */
   readonly wasDeleted: (id: number) => boolean;
   /** A closed stream other than this one held the event. */
@@ -51,7 +53,8 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
-  const { ledger, logs, excuse, wasDeleted, wasClosed, cameAgainMs, hasEnded } = facts;
+  const { ledger, logs, excuse, mayBeTaken, wasDeleted, wasClosed, cameAgainMs, hasEnded } = facts;
+  for (const submission of ledger.submissions) submission.refused ||= submission.forbidden && !mayBeTaken(submission);
   const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
   const gaps = new Gaps(streams);
   for (const read of reads) {

@@ -12,6 +12,8 @@ export interface Submission extends PlainSubmission {
   /** The last record of the writer's log as it was acknowledged. */
   ackSeq: number | undefined;
   refused: boolean;
+  /** It has to be refused, as long as the server knows why. */
+  forbidden: boolean;
 }
 
 /** Records of a disk that were lost by something that its level of acknowledgement allows for. */
@@ -66,6 +68,7 @@ export class Ledger {
       ackMs: undefined,
       ackSeq: undefined,
       refused: false,
+      forbidden: false,
     };
     this.submissions.push(submission);
     return submission;

@@ -118,6 +118,7 @@ async function judge(world: World, name: string): Promise<void> {
         isCurrent: (streamId, record) => world.lake.isCurrent(streamId, record),
         logs: world.logs,
         excuse: (submission) => world.excuseOf(submission),
+        mayBeTaken: (submission) => world.mayBeTaken(submission),
         wasDeleted: (id) => world.fates.wasDeleted(id),
         wasClosed: (id, streamId) => world.fates.wasClosed(id, streamId),
         cameAgainMs: (id, streamId) => world.fates.cameAgainMs(id, streamId),

@@ -1,11 +1,13 @@
 import { formatStreamName } from "@tributary/common/names";
 import type { StreamInfo } from "@tributary/common/stream-service";
-import type { Operation } from "@tributary/core/container/operations";
+import type { AppendBlock, Operation } from "@tributary/core/container/operations";
+import type { Copy } from "../check/edge-logs.ts";
+import { runOf } from "../check/plain.ts";
 import type { Standing } from "../check/wal-history.ts";
 import type { Ledger, Submission } from "./ledger.ts";
 
 /** How long a request that was sent to a node may still be carried out there: longer than any pause. */
-const UNDER_WAY_MS_MAX = 20_000;
+export const UNDER_WAY_MS_MAX = 20_000;
 
 /** One attempt to delete a stream. */
 export interface Deletion {
@@ -26,6 +28,17 @@ interface Holder {
   readonly atMs: number;
 }
 
+/** What a gap record told: `count` of the numbers from `first` to `last` are lost to this segment. */
+interface Gap {
+  readonly streamId: string;
+  /** Which of the stream's. */
+  readonly segment: number;
+  readonly first: number;
+  readonly last: number;
+  readonly count: number;
+  readonly frame: Standing;
+}
+
 /**
  * What becomes of streams: which the counting frames delete and close, which of them hold an event, and what clients asked for. What a
  * log lost with the frames that said it is not so any more.
@@ -38,6 +51,8 @@ export class StreamFates {
   readonly #deleted = new Map<string, Standing[]>();
   readonly #closed = new Map<string, Standing[]>();
   readonly #holders = new Map<number, Holder[]>();
+  /** By run: gap records. */
+  readonly #gaps = new Map<string, Gap[]>();
   /** By name: frames that registered a stream, or one that stands in for it. */
   readonly #registered = new Map<string, Holder[]>();
   readonly #names = new Map<string, string>();
@@ -68,6 +83,20 @@ export class StreamFates {
         break;
       case "delete-stream":
         push(this.#deleted, operation.streamId, frame);
+        break;
+      case "append-block":
+        this.#tell(operation, frame);
+    }
+  }
+
+  #tell({ block, decisions }: AppendBlock, frame: Standing): void {
+    for (const { slice, skip } of decisions) {
+      const gap = block.slices[slice];
+      if (gap?.kind !== "gap") continue;
+      const { streamId, segment, last } = gap;
+      const first = gap.first + skip;
+      const count = Math.min(gap.count, last - first + 1);
+      push(this.#gaps, runOf(block), { streamId, segment: segment.number, first, last, count, frame });
     }
   }
 
@@ -86,6 +115,18 @@ export class StreamFates {
   /** Streams in which frames held it that a log lost. */
   lostFrom(id: number): readonly string[] {
     return (this.#holders.get(id) ?? []).flatMap(({ streamId, frame }) => (frame.counts ? [] : [streamId]));
+  }
+
+  /** Of these streams: where frames that a log lost had a gap record that told of the event. `segmentOf`: where it belongs in each. */
+  gapsLostFrom(
+    { run, number }: Pick<Copy, "run" | "number">,
+    streamIds: ReadonlySet<string>,
+    segmentOf: (streamId: string) => number,
+  ): readonly string[] {
+    const tells = ({ streamId, segment, first, last, count }: Gap) =>
+      streamIds.has(streamId) && first <= number && number <= last && (count === last - first + 1 || segment === segmentOf(streamId));
+    const gaps = (this.#gaps.get(run) ?? []).filter((gap) => !gap.frame.counts && tells(gap));
+    return gaps.map(({ streamId }) => streamId);
   }
 
   /** When a stream was given an event once more of which a log had lost the frames that held it there. */
@@ -144,9 +185,9 @@ export class StreamFates {
     }
   }
 
-  /** Whether somebody ever asked to delete the stream there. */
-  wasAsked(writer: string, stream: string): boolean {
-    return this.deletions.some((deletion) => deletion.writer === writer && deletion.stream === stream);
+  /** Whether somebody asked to delete the stream there, ever or until then. */
+  wasAsked(writer: string, stream: string, throughMs: number = Number.POSITIVE_INFINITY): boolean {
+    return this.deletions.some((deletion) => deletion.writer === writer && deletion.stream === stream && deletion.sentMs <= throughMs);
   }
 
   /** To be called before the stream is closed. */

@@ -26,7 +26,7 @@ import { SimProcess } from "./process.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type Shape, shapeOf } from "./shape.ts";
 import type { SimWorld, Tail, Target } from "./sim-world.ts";
-import { StreamFates } from "./stream-fates.ts";
+import { StreamFates, UNDER_WAY_MS_MAX } from "./stream-fates.ts";
 import { WalShelf } from "./wal-shelf.ts";
 
 export interface WorldOptions {
@@ -306,24 +306,45 @@ export class World implements SimWorld {
     return { missing, doubled: losses.doubled || fates.doubled };
   }
 
+  /** Its stream was deleted there before it was carried out at the latest, and another one took it; or what the server knew is lost. */
+  mayBeTaken({ writer, stream, lastMs }: Submission): boolean {
+    const throughMs = lastMs + UNDER_WAY_MS_MAX;
+    const { losses } = this.ledger;
+    return this.fates.wasAsked(writer, stream, throughMs) || losses.some((loss) => loss.writer === writer && loss.atMs <= throughMs);
+  }
+
   /** Only the core had it, in frames that its logs lost: whoever needs more reads at level `tiered`. */
   #lostBehindEnd({ id, writer }: Submission): boolean {
     return writer === "core" && this.fates.wasLost(id);
   }
 
   /**
-   * Its gateway freed it at `committed`, and no gap record tells what a stream had that the core does not know at all any more, nor what
-   * incarnations before the one had that the gateway is asked for; and it is asked only where it sends more.
+   * Its gateway freed it, or the gap record that told that it was dropped, at `committed`, and the core lost it. No gap record tells what a
+   * stream had that the core does not know at all any more, nor what incarnations before the one had that the gateway is asked for; and it
+   * is asked only where it sends more.
    */
   #forgottenAtCommitted({ id, writer, stream }: Submission): boolean {
     const node = this.gateways.find(({ disk }) => disk.name === writer);
     if (node?.shape.freeAt !== "committed") return false;
-    return this.fates.wasForgotten(stream) || (this.fates.wasLost(id) && (this.logs.wasFollowed(id) || !this.#wasAskedFor(id)));
+    if (this.fates.wasForgotten(stream)) return true;
+    const lostFrom = this.#lostFrom(id);
+    if (lostFrom.length === 0 || this.fates.holdersOf(id).length > 0) return false;
+    return this.logs.wasFollowed(id) || !this.#wasAskedFor(id, lostFrom);
+  }
+
+  /** Streams that had the event, or a gap record that told of it, in frames that a log lost. */
+  #lostFrom(id: number): readonly string[] {
+    const gaps = this.logs
+      .copiesOf(id)
+      .flatMap((copy) =>
+        this.fates.gapsLostFrom(copy, this.logs.mappedOf(copy.localId), (streamId) => this.logs.segmentOf(copy, streamId)),
+      );
+    return [...this.fates.lostFrom(id), ...gaps];
   }
 
   /** The core has what came behind the event in its segment, and so lacked the event. */
-  #wasAskedFor(id: number): boolean {
-    return this.fates.lostFrom(id).some((streamId) => {
+  #wasAskedFor(id: number, lostFrom: readonly string[]): boolean {
+    return lostFrom.some((streamId) => {
       const isHeld = (later: Copy) => this.fates.holdersOf(later.id).includes(streamId);
       return this.logs.copiesOf(id).some((copy) => this.logs.behind(copy, streamId).some(isHeld));
     });

@@ -57,7 +57,7 @@ export function startSuccessor(world: SimWorld, name: string, service: Service, 
 
     async function mustFail(stream: StreamShape, producer: ProducerToken): Promise<void> {
       const { submissions, pack } = compose(world, name, { ...at, streams: [stream] }, "exactly-once", 2);
-      if (!excused(stream)) for (const submission of submissions) submission.refused = true;
+      if (!excused(stream)) for (const submission of submissions) submission.forbidden = true;
       for (let tries = 1; !world.hopeless; tries++) {
         ledger.sent(submissions);
         try {
