@@ -15,6 +15,8 @@ describe("numbers of a gateway's stream that went on in another one of the core"
   let logs: EdgeLogs;
   let last: Seen[];
   let mayBeTaken: boolean;
+  /** The stream that had a gap record of events 0 and 1, which nobody reads. */
+  let declaredIn: string | undefined;
   /** Event 0 was dropped; event 1 went into the stream of the name, which was closed then, and event 2 into a quarantine stream. */
   beforeEach(() => {
     ledger = new Ledger(() => 0);
@@ -25,6 +27,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
     logs.landed(DISK, 4, mapRecord(4, STREAM_ID, NEXT_ID));
     last = [seen(NEXT_ID, 0, 2, 3)];
     mayBeTaken = false;
+    declaredIn = undefined;
   });
 
   function seen(streamId: string, ordinal: number, id: number, number: number, gap?: Seen["gap"]): Seen {
@@ -48,6 +51,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
       holdersOf: (id) => [...records].flatMap(([streamId, of]) => (of.some((record) => record.id === id) ? [streamId] : [])),
       excuse: () => NONE,
       mayBeTaken: () => mayBeTaken,
+      declaredIn: ({ id }) => (declaredIn && id < 2 ? [declaredIn] : []),
       wasDeleted: () => false,
       wasClosed: () => false,
       cameAgainMs: () => undefined,
@@ -60,6 +64,14 @@ describe("numbers of a gateway's stream that went on in another one of the core"
 
   test("what the gap record of the stream before declares is no hole in the next one (seed 1627)", () => {
     expect(judge([seen(CLOSED_ID, 0, -1, 1, { first: 1, count: 1 }), seen(CLOSED_ID, 1, 1, 2)])).toEqual([]);
+  });
+
+  test.each([
+    ["the stream before", CLOSED_ID, []],
+    ["this one", NEXT_ID, [`missing by number: s.quarantine-bbbbbbbb: numbers 1 to 2 of ${run}`]],
+  ])("what a gap record of a stream declared that is gone is no hole in the next one: %s (seed 4713)", (_, streamId, found) => {
+    declaredIn = streamId;
+    expect(judge([])).toEqual(found);
   });
 
   test.each([false, true])("what was forbidden is not there, unless the server knew no more why: %s (seed 3684)", (may) => {

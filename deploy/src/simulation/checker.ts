@@ -25,6 +25,8 @@ export interface CheckerFacts {
   readonly branched: boolean;
   /** Streams of the core that hold or held an event. */
   readonly holdersOf: (id: number) => readonly string[];
+  /** Streams of the core that have or had a gap record of it. */
+  readonly declaredIn: (copy: Copy) => readonly string[];
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
   /** It may have met a server that knew no more why it is forbidden: it was under way as the stream was deleted, or a log went back. */
@@ -79,7 +81,7 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
  * gone with it.
  */
 function checkNumbers({ info, records }: CompleteRead, gaps: Gaps, facts: CheckerFacts): void {
-  const { ledger, logs, countOf, isCurrent, branched, holdersOf, excuse } = facts;
+  const { ledger, logs, countOf, isCurrent, branched, holdersOf, declaredIn, excuse } = facts;
   const verifier = new StreamVerifier({ branched });
   /** The gateways' streams that were continued in this one. */
   const origins = new Map<string, Set<string>>();
@@ -91,7 +93,7 @@ function checkNumbers({ info, records }: CompleteRead, gaps: Gaps, facts: Checke
   }
   const isExplained = (copy: Copy) => {
     const { id, record, localId } = copy;
-    if (record.forgotten || holdersOf(id).some((streamId) => streamId !== info.id)) return true;
+    if (record.forgotten || [...holdersOf(id), ...declaredIn(copy)].some((streamId) => streamId !== info.id)) return true;
     if (gaps.declare(copy, logs.mappedOf(localId))) return true;
     const submission = ledger.submissions[id];
     return submission !== undefined && excuse(submission).missing;

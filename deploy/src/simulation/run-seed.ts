@@ -125,6 +125,7 @@ async function judge(world: World, name: string): Promise<void> {
         hasEnded: (streamId) => world.fates.isDeleted(streamId) || world.fates.isClosed(streamId),
         branched: world.branched,
         holdersOf: (id) => world.fates.holdersOf(id),
+        declaredIn: (copy) => world.declaredIn(copy),
       });
       world.fates.judgeEnd(reads.map(({ info }) => info));
       world.judgeStreams(new Set([...reads.map(({ info }) => info.id), ...unreadable.keys()]));

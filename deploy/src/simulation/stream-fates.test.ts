@@ -38,7 +38,7 @@ test("a deletion counts from when it is asked for", () => {
   expect(fates.wasAsked("core", "plant/b") || fates.wasAsked("disk", "plant/a")).toBe(false);
 });
 
-describe("gap records that a log lost", () => {
+describe("gap records", () => {
   const run = `${WRITER}/${incarnationOf("a")}/live`;
   const inStream = new Set([STREAM_ID]);
 
@@ -54,18 +54,20 @@ describe("gap records that a log lost", () => {
     return fates;
   }
 
-  test("told of the numbers of their segment, or, where they told of all, of every segment (seed 1798)", () => {
-    const lostFrom = (fates: StreamFates, number: number, segment: number) => fates.gapsLostFrom({ run, number }, inStream, () => segment);
-    const some = told(2, { counts: false });
-    expect([4, 5, 8, 9].map((number) => lostFrom(some, number, 1).length)).toEqual([0, 1, 1, 0]);
-    expect(lostFrom(some, 5, 0)).toEqual([]);
-    const all = told(5, { counts: false });
-    expect([5, 6, 8, 9].map((number) => lostFrom(all, number, 0).length)).toEqual([0, 1, 1, 0]);
-    expect(all.gapsLostFrom({ run, number: 6 }, new Set(["f".repeat(32)]), () => 1)).toEqual([]);
-    expect(all.gapsLostFrom({ run: "another", number: 6 }, inStream, () => 1)).toEqual([]);
-  });
-
-  test("are none where their frames count", () => {
-    expect(told(5, { counts: true }).gapsLostFrom({ run, number: 6 }, inStream, () => 1)).toEqual([]);
+  test("tell of the numbers of their segment, or, where they tell of all, of every segment (seeds 1798, 4713)", () => {
+    const gapsOf = (fates: StreamFates, number: number, segment: number) => fates.gapsOf({ run, number }, inStream, () => segment);
+    const [lost, there] = [{ counts: false }, { counts: true }];
+    const some = told(2, lost);
+    expect([4, 5, 8, 9].map((number) => gapsOf(some, number, 1).length)).toEqual([0, 1, 1, 0]);
+    expect(gapsOf(some, 5, 0)).toEqual([]);
+    const all = told(5, there);
+    expect([5, 6, 8, 9].map((number) => gapsOf(all, number, 0).length)).toEqual([0, 1, 1, 0]);
+    expect(all.gapsOf({ run, number: 6 }, new Set(["f".repeat(32)]), () => 1)).toEqual([]);
+    expect(all.gapsOf({ run: "another", number: 6 }, inStream, () => 1)).toEqual([]);
+    // Whether a log lost them is known of each.
+    expect([gapsOf(some, 5, 1), gapsOf(all, 6, 0)]).toMatchObject([
+      [{ streamId: STREAM_ID, frame: lost }],
+      [{ streamId: STREAM_ID, frame: there }],
+    ]);
   });
 });

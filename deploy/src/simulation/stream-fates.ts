@@ -117,16 +117,16 @@ export class StreamFates {
     return (this.#holders.get(id) ?? []).flatMap(({ streamId, frame }) => (frame.counts ? [] : [streamId]));
   }
 
-  /** Of these streams: where frames that a log lost had a gap record that told of the event. `segmentOf`: where it belongs in each. */
-  gapsLostFrom(
+  /** Gap records of these streams that tell of an event, also in frames that a log lost. `segmentOf`: where it belongs in each stream. */
+  gapsOf(
     { run, number }: Pick<Copy, "run" | "number">,
     streamIds: ReadonlySet<string>,
     segmentOf: (streamId: string) => number,
-  ): readonly string[] {
-    const tells = ({ streamId, segment, first, last, count }: Gap) =>
-      streamIds.has(streamId) && first <= number && number <= last && (count === last - first + 1 || segment === segmentOf(streamId));
-    const gaps = (this.#gaps.get(run) ?? []).filter((gap) => !gap.frame.counts && tells(gap));
-    return gaps.map(({ streamId }) => streamId);
+  ): readonly Pick<Gap, "streamId" | "frame">[] {
+    return (this.#gaps.get(run) ?? []).filter(
+      ({ streamId, segment, first, last, count }) =>
+        streamIds.has(streamId) && first <= number && number <= last && (count === last - first + 1 || segment === segmentOf(streamId)),
+    );
   }
 
   /** When a stream was given an event once more of which a log had lost the frames that held it there. */

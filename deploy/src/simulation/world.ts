@@ -334,12 +334,17 @@ export class World implements SimWorld {
 
   /** Streams that had the event, or a gap record that told of it, in frames that a log lost. */
   #lostFrom(id: number): readonly string[] {
-    const gaps = this.logs
-      .copiesOf(id)
-      .flatMap((copy) =>
-        this.fates.gapsLostFrom(copy, this.logs.mappedOf(copy.localId), (streamId) => this.logs.segmentOf(copy, streamId)),
-      );
-    return [...this.fates.lostFrom(id), ...gaps];
+    const gaps = this.logs.copiesOf(id).flatMap((copy) => this.#gapsOf(copy).filter(({ frame }) => !frame.counts));
+    return [...this.fates.lostFrom(id), ...gaps.map(({ streamId }) => streamId)];
+  }
+
+  /** Streams, deleted ones among them, of which a gap record tells of the event. */
+  declaredIn(copy: Copy): readonly string[] {
+    return this.#gapsOf(copy).flatMap(({ streamId, frame }) => (frame.counts ? [streamId] : []));
+  }
+
+  #gapsOf(copy: Copy): ReturnType<StreamFates["gapsOf"]> {
+    return this.fates.gapsOf(copy, this.logs.mappedOf(copy.localId), (streamId) => this.logs.segmentOf(copy, streamId));
   }
 
   /** The core has what came behind the event in its segment, and so lacked the event. */
