@@ -15,6 +15,8 @@ describe("numbers of a gateway's stream that went on in another one of the core"
   let logs: EdgeLogs;
   let last: Seen[];
   let mayBeTaken: boolean;
+  /** Records of each stream that were not read, and had landed before the read began, or while it went on. */
+  let unread: { before: number; meanwhile: number };
   /** The stream that had a gap record of events 0 and 1, which nobody reads. */
   let declaredIn: string | undefined;
   /** Event 0 was dropped; event 1 went into the stream of the name, which was closed then, and event 2 into a quarantine stream. */
@@ -27,6 +29,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
     logs.landed(DISK, 4, mapRecord(4, STREAM_ID, NEXT_ID));
     last = [seen(NEXT_ID, 0, 2, 3)];
     mayBeTaken = false;
+    unread = { before: 0, meanwhile: 0 };
     declaredIn = undefined;
   });
 
@@ -45,7 +48,8 @@ describe("numbers of a gateway's stream that went on in another one of the core"
     checkReads([read(CLOSED_ID, "s", closed), read(NEXT_ID, "s.quarantine-bbbbbbbb", last)], {
       ledger,
       logs,
-      countOf: (streamId) => records.get(streamId)?.length ?? 0,
+      countOf: (streamId) => (records.get(streamId)?.length ?? 0) + unread.before + unread.meanwhile,
+      countBefore: (streamId) => (records.get(streamId)?.length ?? 0) + unread.before,
       isCurrent: () => true,
       branched: false,
       holdersOf: (id) => [...records].flatMap(([streamId, of]) => (of.some((record) => record.id === id) ? [streamId] : [])),
@@ -61,6 +65,16 @@ describe("numbers of a gateway's stream that went on in another one of the core"
   }
 
   const run = `${WRITER}/${incarnationOf("a")}/live`;
+
+  test.each([
+    [{ before: 0, meanwhile: 4 }, 0],
+    [{ before: 1, meanwhile: 4 }, 2],
+    [{ before: 1, meanwhile: 0 }, 2],
+  ])("a read may lack what landed since it began, and nothing else: %o (seed 697)", (lacks, found) => {
+    unread = lacks;
+    const closed = [seen(CLOSED_ID, 0, 0, 1), seen(CLOSED_ID, 1, 1, 2)];
+    expect(judge(closed).filter((violation) => violation.startsWith("incomplete read")).length).toBe(found);
+  });
 
   test("what the gap record of the stream before declares is no hole in the next one (seed 1627)", () => {
     expect(judge([seen(CLOSED_ID, 0, -1, 1, { first: 1, count: 1 }), seen(CLOSED_ID, 1, 1, 2)])).toEqual([]);
