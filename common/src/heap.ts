@@ -2,6 +2,8 @@ import { setFlagsFromString } from "node:v8";
 
 /** V8 has it from here on under this name; what comes behind this version is looked at when the pinned Node is raised. */
 const V8_MAJOR = "13";
+/** What a core adds to what it keeps before its garbage is looked for. */
+export const CORE_HEAP_GROWTH_PERCENT = 100;
 export const ARRAYS_FLAG = "--external-memory-accounted-in-global-limit";
 
 /**

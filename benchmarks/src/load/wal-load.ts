@@ -10,6 +10,7 @@ import { JetStreamLog } from "@tributary/common/engines/jetstream-log";
 import { connectNats, type NatsLink } from "@tributary/common/engines/nats-connection";
 import { hasCode } from "@tributary/common/errors";
 import { decodeBlock } from "@tributary/common/format/block";
+import { CORE_HEAP_GROWTH_PERCENT, countArraysAsHeap } from "@tributary/common/heap";
 import { newId, STREAM_ID_BYTES } from "@tributary/common/names";
 import type { Log } from "@tributary/common/ports/log";
 import { systemRandom } from "@tributary/common/random";
@@ -168,6 +169,8 @@ if (import.meta.main) {
       megabytes: { type: "string", default: "512" },
     },
   });
+  // As in a core's process.
+  countArraysAsHeap(CORE_HEAP_GROWTH_PERCENT);
   const link = await connectNats({ url: values.nats, name: "wal-load" });
   try {
     const { containers, writers, megabytes } = values;

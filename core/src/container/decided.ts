@@ -6,9 +6,9 @@ import {
   type ContainerState,
   hashOfLast,
   type ProducerState,
-  positionOf,
-  type SegmentState,
+  positionAmong,
   type StreamState,
+  segmentPosition,
   writerEntry,
 } from "./state.ts";
 
@@ -155,7 +155,7 @@ export class DecidedState {
   segment(streamId: Id, id: SegmentId): SegmentHead | undefined {
     const stream = this.#streams.get(streamId);
     const durable = this.#durable.streams.get(streamId);
-    const position = positionIn(stream, durable?.segments, id);
+    const position = positionIn(stream, durable, id);
     if (position < 0) return undefined;
     const decided = stream?.segments[position];
     return new SegmentView(decided?.frame === NONE ? undefined : decided, durable, position);
@@ -206,7 +206,7 @@ export class DecidedState {
   applySlice(slice: Slice, decision: SliceDecision, added: number, key: string | undefined, frame: number): void {
     const stream = this.#stream(slice.streamId);
     this.#headOf(stream, slice.streamId, frame).chain = decision.chain + added;
-    const durable = this.#durable.streams.get(slice.streamId)?.segments;
+    const durable = this.#durable.streams.get(slice.streamId);
     const position = positionIn(stream, durable, slice.segment);
     assert(position >= 0, "a slice that is appended names a segment of its stream");
     let segment = stream.segments[position];
@@ -294,7 +294,7 @@ export class DecidedState {
 }
 
 /** Of the segment that takes events for the one named, in the stream's list; −1 if there is none. */
-function positionIn(stream: DecidedStream | undefined, durable: readonly SegmentState[] | undefined, id: SegmentId): number {
-  if (stream?.registered) return positionOf(stream.registered.segments, (segment) => segment, id);
-  return durable ? positionOf(durable, (segment) => segment.id, id) : -1;
+function positionIn(stream: DecidedStream | undefined, durable: StreamState | undefined, id: SegmentId): number {
+  if (stream?.registered) return positionAmong(stream.registered.segments, id);
+  return durable ? segmentPosition(durable, id) : -1;
 }

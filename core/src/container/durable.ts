@@ -68,8 +68,8 @@ export class Durable {
   #append(operation: AppendBlock, changed: Map<Id, number | undefined>): void {
     this.state.append(operation, (decision, slice, added, entry) => {
       this.unflushed.append(operation.block, decision, slice, added, entry);
-      const { streamId } = slice;
-      if (!changed.has(streamId) || changed.get(streamId) !== undefined) changed.set(streamId, decision.chain + added);
+      // Nothing is appended behind a close or a deletion.
+      changed.set(slice.streamId, decision.chain + added);
     });
   }
 

@@ -3,7 +3,7 @@ import { systemClock } from "@tributary/common/clock";
 import { type Config, loadConfig } from "@tributary/common/config";
 import { createMemoryBus } from "@tributary/common/engines/memory-bus";
 import { TributaryError } from "@tributary/common/errors";
-import { countArraysAsHeap } from "@tributary/common/heap";
+import { CORE_HEAP_GROWTH_PERCENT, countArraysAsHeap } from "@tributary/common/heap";
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from "@tributary/common/logger";
 import type { PhaseListener } from "@tributary/common/phases";
 import { systemRandom } from "@tributary/common/random";
@@ -20,8 +20,6 @@ interface ServerOptions extends Pick<ServerFlags, "json">, SettingFlags {
 }
 
 const VERSION = "0.1.0";
-/** What a core adds to what it keeps before its garbage is looked for: it moves much and keeps much. */
-const CORE_HEAP_GROWTH_PERCENT = 100;
 /** A stop that takes longer, beside the time in which others take a core node's containers, is cut off: everything acknowledged is durable anyway. */
 const STOP_MS_MAX = 20_000;
 
