@@ -227,10 +227,11 @@ export class StreamTable {
       const record = this.#state.streams.get(change.id);
       if (record) this.#add(new StreamState(record, false));
     }
+    // Also of a stream that was deleted while the core was asked: the log has it as mapped there.
+    if (change.type === "map-stream") this.#mappedTo.set(change.mapping.id, change.id);
     const state = this.#byId.get(change.id);
     if (!state) return;
     state.changedInBatch = batchSerial;
-    if (change.type === "map-stream") this.#mappedTo.set(change.mapping.id, change.id);
     if (change.type === "close-stream") state.open = false;
     if (change.type === "delete-stream") {
       state.markGone();
