@@ -6,7 +6,7 @@ import {
   type ContainerState,
   hashOfLast,
   type ProducerState,
-  positionAmong,
+  positionOf,
   type StreamState,
   segmentPosition,
   writerEntry,
@@ -41,7 +41,7 @@ interface DecidedHead {
 /** Not the number of a frame: nothing is decided that is not durable. */
 const NONE = -1;
 
-/** Used again for what later frames decide: a busy container decides hundreds of thousands of slices a second. */
+/** Used again for what later frames decide: a busy container decides tens of thousands of slices a second. */
 interface DecidedSegment {
   frame: number;
   length: number;
@@ -295,6 +295,6 @@ export class DecidedState {
 
 /** Of the segment that takes events for the one named, in the stream's list; −1 if there is none. */
 function positionIn(stream: DecidedStream | undefined, durable: StreamState | undefined, id: SegmentId): number {
-  if (stream?.registered) return positionAmong(stream.registered.segments, id);
+  if (stream?.registered) return positionOf(stream.registered.segments, (segment) => segment, id);
   return durable ? segmentPosition(durable, id) : -1;
 }

@@ -219,17 +219,15 @@ export function findSegment(stream: StreamState, id: SegmentId): SegmentState | 
   return stream.segments[segmentPosition(stream, id)];
 }
 
-/** Position of the segment that takes events for the one named; −1 if there is none. */
 export function segmentPosition({ segments }: StreamState, id: SegmentId): number {
-  // In a stream's first epoch the number is the position.
-  const guess = segments[id.number];
-  return guess && takesFor(guess.id, id) ? id.number : segments.findIndex((segment) => takesFor(segment.id, id));
+  return positionOf(segments, (segment) => segment.id, id);
 }
 
-/** The same for segments that are not registered yet. */
-export function positionAmong(segments: readonly SegmentId[], id: SegmentId): number {
+/** Position in the list of the segment that takes events for the one named; −1 if there is none. */
+export function positionOf<T>(segments: readonly T[], idOf: (segment: T) => SegmentId, id: SegmentId): number {
+  // In a stream's first epoch the number is the position.
   const guess = segments[id.number];
-  return guess && takesFor(guess, id) ? id.number : segments.findIndex((segment) => takesFor(segment, id));
+  return guess !== undefined && takesFor(idOf(guess), id) ? id.number : segments.findIndex((segment) => takesFor(idOf(segment), id));
 }
 
 function takesFor(segment: SegmentId, named: SegmentId): boolean {

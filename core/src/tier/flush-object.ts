@@ -60,6 +60,7 @@ interface StreamPart {
 
 /** Extents that are laid out in one turn of the event loop. */
 const STEP_EXTENTS = 8_192;
+/** Of all containers: numbers a flush where it marks the entries of writers that it laid out. */
 let flushes = 0;
 
 /**

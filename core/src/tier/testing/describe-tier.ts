@@ -3,7 +3,10 @@ import type { readSnapshot } from "../snapshot.ts";
 
 function writersIn({ writers }: StreamState, position: number): Record<string, WriterEntry> {
   return Object.fromEntries(
-    [...writers].flatMap(([key, entries]) => [...entries].flatMap(([at, entry]) => (at === position ? [[key, entry]] : []))),
+    [...writers].flatMap(([key, entries]) => {
+      const entry = entries.get(position);
+      return entry ? [[key, entry]] : [];
+    }),
   );
 }
 
