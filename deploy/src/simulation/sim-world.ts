@@ -41,6 +41,8 @@ export interface SimWorld extends SimEnvironment {
   readonly wals: WalShelf;
   /** Containers of which something stored is damaged for good. */
   readonly damaged: ReadonlySet<number>;
+  /** Those of them that nobody serves now. */
+  readonly outOfService: readonly number[];
   /** Clients go on beginning new things. */
   readonly working: boolean;
   /** Clients that have not done yet what they promised themselves. */

@@ -232,7 +232,7 @@ export function startGatewayReader(world: SimWorld, name: string, service: Servi
 
 export interface ReadThrough {
   readonly reads: readonly { readonly info: StreamInfo; readonly records: readonly Seen[] }[];
-  /** Streams that cannot be read because of damage, and the server says so: the name of each id. */
+  /** Streams that cannot be read because of damage, and the server says so, or that wait to be deleted for it: the name of each id. */
   readonly unreadable: ReadonlyMap<string, string>;
 }
 
@@ -241,7 +241,10 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
   const reads: { info: StreamInfo; records: Seen[] }[] = [];
   const unreadable = new Map<string, string>();
   const silent = new Set<number>();
-  for (const { name, id, container } of await listAll(world, reader, service)) {
+  const listed = await listAll(world, reader, service);
+  for (const { name, id, container, deleting } of listed) {
+    // Nobody may read it any more.
+    if (deleting) continue;
     const damaged = world.damaged.has(container);
     // A container that is not served: no need to wait for each of its streams.
     if (silent.has(container)) {
@@ -267,6 +270,10 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
       if (hasCode(error, "BUS_TIMEOUT", "CONTAINER_NOT_OWNED")) silent.add(container);
     }
   }
+  // The deletion waits for the container, which has all of it meanwhile.
+  const { outOfService } = world;
+  for (const { name, id, container, deleting } of listed)
+    if (deleting && outOfService.includes(container)) unreadable.set(id, nameOf(name));
   return { reads, unreadable };
 }
 
@@ -274,19 +281,23 @@ export async function readEverything(world: SimWorld, reader: SimProcess, servic
 const DAMAGE = ["BUS_TIMEOUT", "CONTAINER_NOT_OWNED", "STORE_CORRUPT", "FRAME_CORRUPT", "BLOCK_CORRUPT"] as const;
 const TRIES_MAX = 20;
 
+interface Listed {
+  readonly name: StreamName;
+  readonly id: string;
+  readonly container: number;
+  /** Somebody asked for it, and it is not done. */
+  readonly deleting: boolean;
+}
+
 /** What is damaged is missing from no list; but a server that does not serve a container cannot list its streams. */
-async function listAll(
-  world: SimWorld,
-  reader: SimProcess,
-  service: Service,
-): Promise<{ name: StreamName; id: string; container: number }[]> {
+async function listAll(world: SimWorld, reader: SimProcess, service: Service): Promise<Listed[]> {
   if (world.damaged.size === 0) {
     const infos = await persist(world, reader, service, (core) => core.list({ limit: 1_000 }), TRIES_MAX);
-    return infos.map(({ name, id }) => ({ name, id, container: -1 }));
+    return infos.map(({ name, id }) => ({ name, id, container: -1, deleting: false }));
   }
   return world.meta.listAt(STREAMS_PREFIX, world.nowMs).flatMap(({ key, value }) => {
     const { id, state, containers } = decodeStreamRecord(key, value);
-    return state === "open" ? [{ name: nameOfKey(key), id, container: containers[0] ?? -1 }] : [];
+    return state === "deleted" ? [] : [{ name: nameOfKey(key), id, container: containers[0] ?? -1, deleting: state === "deleting" }];
   });
 }
 
