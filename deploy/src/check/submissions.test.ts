@@ -285,6 +285,22 @@ describe("submissions and gateways' logs", () => {
     });
   });
 
+  it("that the core lost may stand behind later ones where they were sent to it again, and come only then (seed 3035)", () => {
+    const sentToCore = (attempts: number) =>
+      [sent(3, { attempts, lastMs: 50 }), sent(4)].map((submission, id) => ({ ...submission, id, writer: "core" }));
+    for (const id of [1, 0]) read(id, 1, { writer: "c".repeat(32) });
+    const judgeAgain = (attempts: number, atMs: number | undefined) => {
+      submissions = sentToCore(attempts);
+      return judgeWith({ cameAgainMs: (id) => (id === 0 ? atMs : undefined) }).splice(0);
+    };
+    logs = new EdgeLogs(() => {}, Number);
+    expect(judgeAgain(2, 50)).toEqual([]);
+    // The later one was sent when the core had the other one again.
+    expect(judgeAgain(2, 39)).toEqual(["2 reordered"]);
+    expect(judgeAgain(2, undefined)).toEqual(["2 reordered"]);
+    expect(judgeAgain(1, 50)).toEqual(["2 reordered"]);
+  });
+
   it("finds what was refused and is there", () => {
     submissions[1] = sent(1, { refused: true, ackMs: undefined });
     readIds(0, 1, 2);

@@ -99,10 +99,11 @@ interface Acknowledged {
 
 /**
  * Invariant 2: of two events of one writer and key, what was acknowledged before the other was sent stands before it. Of what a device
- * sent twice the first copy may be lost or given up: then the second one stands where it was sent again.
+ * sent twice the first copy may be lost or given up: then the second one stands where it was sent again. So does what was sent to the core
+ * itself twice, because the first answer did not come, where the core's logs lost it meanwhile: its acknowledgement went with it.
  */
 function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told): void {
-  const { submissions, logs, wasDeleted, violate } = told;
+  const { submissions, logs, wasDeleted, cameAgainMs, violate } = told;
   /** By writer, key and whether it was revived: what was sent last, for each of the gateway's streams and each history of its log. */
   const latest = new Map<string, Map<string, Acknowledged>>();
   const met = new Set<number>();
@@ -116,8 +117,9 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
     if (!first && submission.attempts > 1 && wasDeleted(id)) continue;
     const revived = isRevived(id, streamId, told);
     const group = mapIn(latest, `${submission.writer} ${key} ${revived}`);
+    const againMs = !first && submission.attempts > 1 ? cameAgainMs(id, streamId) : undefined;
     for (const before of group.values()) {
-      if (submission.ackMs === undefined || submission.ackMs >= before.sentMs) continue;
+      if (submission.ackMs === undefined || Math.max(submission.ackMs, againMs ?? 0) >= before.sentMs) continue;
       if (first && before.copy && (mayComeLate(first, before.copy, logs) || (revived && mayComeAlone(first, before.copy, streamId, logs))))
         continue;
       if (first && [...(before.copy?.record.heldBy ?? [])].some((log) => isOfAnother(first, log, streamId, told))) continue;
