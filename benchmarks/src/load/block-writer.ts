@@ -11,12 +11,32 @@ export interface WriterStream {
 }
 
 /** A routing key and the segment that it belongs to. */
-interface KeyedPlace {
+export interface KeyedPlace {
   readonly stream: number;
   readonly key: number;
   readonly segment: number;
   /** Number of the segment among those of all streams. */
   readonly slot: number;
+}
+
+/** The place of each key; keys go to the streams in turn. */
+export function placesOf(streams: readonly WriterStream[], keys: readonly string[]): KeyedPlace[] {
+  const firstSlots = streams.map((_, n) => streams.slice(0, n).reduce((sum, { segments }) => sum + segments, 0));
+  return keys.map((key, i) => {
+    const stream = i % streams.length;
+    const segment = evenRangeIndex(keyHash(key), (streams[stream] as WriterStream).segments);
+    return { stream, key: i, segment, slot: (firstSlots[stream] as number) + segment };
+  });
+}
+
+/** What all writers of a run have in common: a table of each writer's own would be most of what the load process keeps. */
+export interface WriterLoad {
+  readonly streams: readonly WriterStream[];
+  readonly keys: readonly string[];
+  readonly places: readonly KeyedPlace[];
+  /** Incompressible bytes that events are cut from, longer than one event. */
+  readonly payload: Uint8Array;
+  readonly eventBytes: number;
 }
 
 /**
@@ -29,55 +49,43 @@ export class BlockMaker {
     incarnation: newId(systemRandom, INCARNATION_BYTES),
     lane: "live",
   };
-  readonly #streams: readonly WriterStream[];
-  readonly #keys: readonly string[];
-  readonly #places: readonly KeyedPlace[];
-  readonly #payload: Uint8Array;
-  readonly #eventBytes: number;
+  readonly #load: WriterLoad;
   /** Last number by stream; and by stream and segment. */
   readonly #lastInStream: Float64Array;
   readonly #lastInSegment: readonly Float64Array[];
   #next: number;
 
-  /** @param payload incompressible bytes that events are cut from, longer than one event */
-  constructor(streams: readonly WriterStream[], keys: readonly string[], payload: Uint8Array, eventBytes: number, offset: number) {
-    this.#streams = streams;
-    this.#keys = keys;
-    this.#payload = payload;
-    this.#eventBytes = eventBytes;
-    const firstSlots = streams.map((_, n) => streams.slice(0, n).reduce((sum, { segments }) => sum + segments, 0));
-    this.#places = keys.map((key, i) => {
-      const stream = i % streams.length;
-      const segment = evenRangeIndex(keyHash(key), (streams[stream] as WriterStream).segments);
-      return { stream, key: i, segment, slot: (firstSlots[stream] as number) + segment };
-    });
-    this.#lastInStream = new Float64Array(streams.length);
-    this.#lastInSegment = streams.map(({ segments }) => new Float64Array(segments));
-    this.#next = offset % this.#places.length;
+  /** @param offset place of the first event */
+  constructor(load: WriterLoad, offset: number) {
+    this.#load = load;
+    this.#lastInStream = new Float64Array(load.streams.length);
+    this.#lastInSegment = load.streams.map(({ segments }) => new Float64Array(segments));
+    this.#next = offset % load.places.length;
   }
 
   /** Blocks with `count` events in all, one for each container that gets some. Keys come in turn, so that all segments are written alike. */
   make(count: number, timeMs: number): { readonly container: number; readonly events: number; readonly bytes: Uint8Array }[] {
+    const { streams, keys, places, payload, eventBytes } = this.#load;
     const groups = new Map<number, Map<number, { place: KeyedPlace; rows: number[] }>>();
     const columns: EventColumns = {
       count,
-      keys: this.#keys,
+      keys,
       keyIndex: new Uint32Array(count),
       timeMs: new Float64Array(count).fill(timeMs),
       number: new Float64Array(count),
       starts: new Uint32Array(count),
       ends: new Uint32Array(count),
-      payload: this.#payload,
+      payload,
     };
     for (let row = 0; row < count; row++) {
-      const place = this.#places[this.#next] as KeyedPlace;
-      this.#next = (this.#next + 1) % this.#places.length;
+      const place = places[this.#next] as KeyedPlace;
+      this.#next = (this.#next + 1) % places.length;
       columns.keyIndex[row] = place.key;
-      const start = (row * 7919) % (this.#payload.length - this.#eventBytes);
+      const start = (row * 7919) % (payload.length - eventBytes);
       columns.starts[row] = start;
-      columns.ends[row] = start + this.#eventBytes;
+      columns.ends[row] = start + eventBytes;
       columns.number[row] = this.#lastInStream[place.stream] = (this.#lastInStream[place.stream] as number) + 1;
-      const { container } = this.#streams[place.stream] as WriterStream;
+      const { container } = streams[place.stream] as WriterStream;
       let slices = groups.get(container);
       if (!slices) {
         slices = new Map();
@@ -96,10 +104,10 @@ export class BlockMaker {
         events += rows.length;
         return {
           kind: "events",
-          streamId: (this.#streams[place.stream] as WriterStream).id,
+          streamId: (streams[place.stream] as WriterStream).id,
           segment: { generation: 0, epoch: 0, number: place.segment },
           previous,
-          rows: Uint32Array.from(rows),
+          rows: new Uint32Array(rows),
         };
       });
       return { container, events, bytes: encodeBlock(this.#identity, columns, inputs) };

@@ -16,7 +16,7 @@ import type { Log } from "@tributary/common/ports/log";
 import { systemRandom } from "@tributary/common/random";
 import type { Container } from "@tributary/core/container/container";
 import { createContainer } from "@tributary/core/container/create-container";
-import { BlockMaker, type WriterStream } from "./block-writer.ts";
+import { BlockMaker, placesOf, type WriterStream } from "./block-writer.ts";
 
 /**
  * What the containers' way into their logs costs: blocks handed to containers in this process, at R3, with the lake behind them; and
@@ -81,8 +81,9 @@ async function measure(link: NatsLink, options: { containers: number; writers: n
     }
     const keys = Array.from({ length: 10_000 }, (_, i) => `device-${i}`);
     const payload = randomBytes(4 * 1024 * 1024);
+    const load = { streams, keys, places: placesOf(streams, keys), payload, eventBytes: EVENT_BYTES };
     // Made before the measurement, as they come from gateways.
-    const writers = Array.from({ length: options.writers }, (_, n) => new BlockMaker(streams, keys, payload, EVENT_BYTES, n * 997));
+    const writers = Array.from({ length: options.writers }, (_, n) => new BlockMaker(load, n * 997));
     const prepare = (megabytes: number) => {
       const batches = Math.max(1, Math.round((megabytes * 1e6) / (options.writers * BATCH_EVENTS * EVENT_BYTES)));
       return writers.map((maker) => Array.from({ length: batches }, () => maker.make(BATCH_EVENTS, Date.now())));

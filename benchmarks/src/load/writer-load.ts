@@ -10,7 +10,7 @@ import { LIMITS } from "@tributary/common/limits";
 import { newId, STREAM_ID_BYTES } from "@tributary/common/names";
 import { systemRandom } from "@tributary/common/random";
 import { type AppendAnswer, type ResolveAnswer, SLICE_STATUS, UPLINK_SUBJECTS } from "@tributary/common/uplink-protocol";
-import { BlockMaker, type WriterStream } from "./block-writer.ts";
+import { BlockMaker, placesOf, type WriterStream } from "./block-writer.ts";
 import { LatencyHistogram } from "./latency-histogram.ts";
 import { LoadMeter, type LoadResult } from "./load-result.ts";
 import { startPacer } from "./pacer.ts";
@@ -50,9 +50,10 @@ export async function runWriterLoad(options: WriterLoadOptions): Promise<LoadRes
     const keyCount = Math.max(KEYS_MIN, KEYS_PER_SEGMENT * options.segments * options.streams);
     const keys = Array.from({ length: keyCount }, (_, i) => `device-${i}`);
     const payload = randomBytes(4 * 1024 * 1024);
+    const load = { streams, keys, places: placesOf(streams, keys), payload, eventBytes: options.eventBytes };
     const meter = new LoadMeter(new LatencyHistogram());
     const writers = Array.from({ length: options.writers }, (_, n) => {
-      const maker = new BlockMaker(streams, keys, payload, options.eventBytes, Math.floor((n * keyCount) / options.writers));
+      const maker = new BlockMaker(load, Math.floor((n * keyCount) / options.writers));
       return new Writer(maker, bus, options, meter);
     });
     const connectMs = performance.now() - startedMs;
