@@ -93,9 +93,99 @@ interface ChunkInfo {
 
 /** A block whose index was read and whose checksum was verified. */
 export interface Block extends BlockWriter {
-  readonly slices: readonly Slice[];
+  readonly slices: BlockSlices;
   readonly chunks: readonly ChunkInfo[];
   readonly bytes: Uint8Array;
+}
+
+/**
+ * The slices of a block that was read, kept as columns and laid out where one is asked for: a busy container holds blocks of some
+ * hundred thousand slices until a flush, and as many objects are what its garbage collection spends its time on (measured).
+ */
+export class BlockSlices implements Iterable<Slice> {
+  readonly #columns: SliceColumns;
+
+  constructor(columns: SliceColumns) {
+    this.#columns = columns;
+  }
+
+  get length(): number {
+    return this.#columns.kinds.length;
+  }
+
+  /** A new object each time; undefined if the block has no such slice. */
+  at(i: number): Slice | undefined {
+    const columns = this.#columns;
+    const kind = columns.kinds[i];
+    if (kind === undefined) return undefined;
+    const streamId = columns.streamIds[columns.streams[i] as number] as Id;
+    const segment = segmentId(columns.generations[i] as number, columns.epochs[i] as number, columns.numbers[i] as number);
+    const first = columns.firsts[i] as number;
+    const previous = first - (columns.advances[i] as number);
+    const last = first + (columns.spans[i] as number);
+    const count = columns.counts[i] as number;
+    const timeMinMs = columns.times[i] as number;
+    const timeMaxMs = timeMinMs + (columns.durations[i] as number);
+    const parent = columns.parents?.get(i);
+    if (kind === SLICE_KIND.gap) {
+      const reason = GAP_REASONS[columns.values[i] as number] as GapReason;
+      const slice: GapSlice = { kind: "gap", streamId, segment, previous, first, last, count, timeMinMs, timeMaxMs, reason };
+      return parent ? { ...slice, parent } : slice;
+    }
+    const chunk = columns.chunks[i] as number;
+    const start = columns.starts[i] as number;
+    const lastHash = columns.values[i] as number;
+    // Laid out at one go: spreads took half of the time of a block of many slices.
+    const slice: EventSlice = {
+      kind: "events",
+      streamId,
+      segment,
+      previous,
+      first,
+      last,
+      count,
+      timeMinMs,
+      timeMaxMs,
+      chunk,
+      start,
+      lastHash,
+    };
+    return parent ? { ...slice, parent } : slice;
+  }
+
+  map<T>(of: (slice: Slice, i: number) => T): T[] {
+    return Array.from({ length: this.length }, (_, i) => of(this.at(i) as Slice, i));
+  }
+
+  *[Symbol.iterator](): Generator<Slice, void> {
+    for (let i = 0; i < this.length; i++) yield this.at(i) as Slice;
+  }
+}
+
+/** Persisted. 2 is reserved for an empty advance (rule W4). */
+const SLICE_KIND = { events: 0, gap: 1 } as const;
+
+/** One number a slice, checked. */
+interface SliceColumns {
+  readonly streamIds: readonly Id[];
+  readonly kinds: readonly number[];
+  /** By position in `streamIds`. */
+  readonly streams: readonly number[];
+  readonly generations: readonly number[];
+  readonly epochs: readonly number[];
+  readonly numbers: readonly number[];
+  readonly firsts: readonly number[];
+  /** first − previous; last − first. */
+  readonly advances: readonly number[];
+  readonly spans: readonly number[];
+  readonly counts: readonly number[];
+  readonly times: readonly number[];
+  readonly durations: readonly number[];
+  readonly chunks: readonly number[];
+  readonly starts: readonly number[];
+  /** Events: lastHash. Gap: reason, by position in GAP_REASONS. */
+  readonly values: readonly number[];
+  readonly parents: ReadonlyMap<number, { readonly incarnation: Id; readonly last: number }> | undefined;
 }
 
 /** Events of one slice to be encoded: rows of the batch, in order of number. */
@@ -112,7 +202,7 @@ export function encodeBlock(writer: BlockWriter, columns: EventColumns, inputs: 
   assert(inputs.length > 0 && inputs.length <= LIMITS.blockSlicesMax, "a block holds 1 to blockSlicesMax slices");
   const slices: Slice[] = [];
   const chunks: PackedChunk[] = [];
-  const keyChecksums: KeyChecksums = [];
+  const keyChecksums: KeyChecksums = new Map();
   let pending: Uint32Array[] = [];
   let pendingEvents = 0;
   let pendingBytes = 0;
@@ -139,8 +229,8 @@ export function encodeBlock(writer: BlockWriter, columns: EventColumns, inputs: 
       slices.push(input);
       continue;
     }
-    const { rows, ...target } = input;
-    slices.push({ ...target, ...describeRows(columns, rows, input.previous, keyChecksums), chunk: chunks.length, start: pendingEvents });
+    const { rows } = input;
+    slices.push(sliceOf(columns, input, keyChecksums, chunks.length, pendingEvents));
     pending.push(rows);
     pendingEvents += rows.length;
     for (const row of rows) pendingBytes += (columns.ends[row] as number) - (columns.starts[row] as number) + 4;
@@ -200,7 +290,8 @@ function packIndex(raw: Uint8Array, chunkBytes: number): Packed {
   return raw.length * INDEX_PLAIN_SHARE < chunkBytes ? { codec: CODEC.raw, bytes: raw } : pack(raw);
 }
 
-function describeRows(columns: EventColumns, rows: Uint32Array, previous: number, keyChecksums: KeyChecksums) {
+function sliceOf(columns: EventColumns, input: SliceInput, keyChecksums: KeyChecksums, chunk: number, start: number): EventSlice {
+  const { streamId, segment, previous, parent, rows } = input;
   assert(rows.length > 0, "a slice of events is not empty");
   const firstRow = rows[0] as number;
   const lastRow = rows[rows.length - 1] as number;
@@ -214,7 +305,24 @@ function describeRows(columns: EventColumns, rows: Uint32Array, previous: number
     if (time < timeMinMs) timeMinMs = time;
     if (time > timeMaxMs) timeMaxMs = time;
   }
-  return { first, last, count: rows.length, timeMinMs, timeMaxMs, lastHash: eventHash(columns, lastRow, keyChecksums) };
+  const lastHash = eventHash(columns, lastRow, keyChecksums);
+  const count = rows.length;
+  // Laid out at one go: spreads took half of the time of a block of many slices.
+  const slice: EventSlice = {
+    kind: "events",
+    streamId,
+    segment,
+    previous,
+    first,
+    last,
+    count,
+    timeMinMs,
+    timeMaxMs,
+    chunk,
+    start,
+    lastHash,
+  };
+  return parent ? { ...slice, parent } : slice;
 }
 
 /** Index (CBOR map); the columns under `x` hold one number a slice. Unknown keys are ignored by readers. */
@@ -263,7 +371,7 @@ function encodeIndex(writer: BlockWriter, slices: readonly Slice[], chunks: read
       stream = streams.size;
       streams.set(slice.streamId, stream);
     }
-    x.k.push(slice.kind === "gap" ? 1 : 0);
+    x.k.push(SLICE_KIND[slice.kind]);
     x.s.push(stream);
     x.g.push(slice.segment.generation);
     x.e.push(slice.segment.epoch);
@@ -367,17 +475,24 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
     parents.set(count(slice), { incarnation: bytesToHex(idBytes(parent, INCARNATION_BYTES)), last: count(last) });
   }
   const eventsInChunk = new Array<number>(chunks.length).fill(0);
-  const slices: Slice[] = [];
+  // Made here, of numbers alone, these hold the numbers themselves; those of the decoder point to an object for each that is large.
+  const times: number[] = [];
+  const values: number[] = [];
+  const starts: number[] = [];
   for (let i = 0; i < sliceCount; i++) {
-    const streamId = streamIds[count(x.s[i])];
+    const stream = count(x.s[i]);
     const first = count(x.f[i]);
     const previous = first - count(x.p[i]);
     const last = first + count(x.l[i]);
     const events = count(x.c[i]);
     const timeMinMs = x.t[i];
     const timeMaxMs = Number(timeMinMs) + count(x.d[i]);
+    count(x.g[i]);
+    count(x.e[i]);
+    count(x.n[i]);
+    const value = count(x.v[i]);
     if (
-      streamId === undefined ||
+      stream >= streamIds.length ||
       previous < 0 ||
       previous >= first ||
       events < 1 ||
@@ -388,40 +503,40 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
     ) {
       throw new MalformedBytes("a slice contradicts itself");
     }
-    const parent = parents.get(i);
-    const segment = segmentId(count(x.g[i]), count(x.e[i]), count(x.n[i]));
-    if (x.k[i] === 1) {
-      const reason = GAP_REASONS[count(x.v[i])];
-      if (!reason) throw new MalformedBytes("unknown gap reason");
-      const slice: GapSlice = { kind: "gap", streamId, segment, previous, first, last, count: events, timeMinMs, timeMaxMs, reason };
-      slices.push(parent ? { ...slice, parent } : slice);
-    } else if (x.k[i] === 0) {
+    let start = 0;
+    if (x.k[i] === SLICE_KIND.gap) {
+      if (value >= GAP_REASONS.length) throw new MalformedBytes("unknown gap reason");
+    } else if (x.k[i] === SLICE_KIND.events) {
       const chunk = count(x.h[i]);
-      const start = eventsInChunk[chunk];
-      if (start === undefined || start + events > (chunks[chunk] as ChunkInfo).events)
-        throw new MalformedBytes("a slice lies outside its chunk");
+      if (chunk >= chunks.length) throw new MalformedBytes("a slice lies outside its chunk");
+      start = eventsInChunk[chunk] as number;
+      if (start + events > (chunks[chunk] as ChunkInfo).events) throw new MalformedBytes("a slice lies outside its chunk");
       eventsInChunk[chunk] = start + events;
-      const lastHash = count(x.v[i]);
-      if (lastHash >= 2 ** 32) throw new MalformedBytes("a hash of an event is impossible");
-      // Laid out at one go: spreads took half of the time of a block of many slices.
-      const slice: EventSlice = {
-        kind: "events",
-        streamId,
-        segment,
-        previous,
-        first,
-        last,
-        count: events,
-        timeMinMs,
-        timeMaxMs,
-        chunk,
-        start,
-        lastHash,
-      };
-      slices.push(parent ? { ...slice, parent } : slice);
+      if (value >= 2 ** 32) throw new MalformedBytes("a hash of an event is impossible");
     } else throw new MalformedBytes("unknown kind of slice");
+    times.push(timeMinMs);
+    values.push(value);
+    starts.push(start);
   }
   if (eventsInChunk.some((events, i) => events !== chunks[i]?.events)) throw new MalformedBytes("a chunk holds events of no slice");
+  const slices = new BlockSlices({
+    streamIds,
+    kinds: x.k,
+    streams: x.s,
+    generations: x.g,
+    epochs: x.e,
+    numbers: x.n,
+    firsts: x.f,
+    advances: x.p,
+    spans: x.l,
+    counts: x.c,
+    times,
+    durations: x.d,
+    chunks: x.h,
+    starts,
+    values,
+    parents: parents.size > 0 ? parents : undefined,
+  });
   return { writer, incarnation, lane, slices, chunks, bytes };
 }
 

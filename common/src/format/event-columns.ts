@@ -165,13 +165,16 @@ export function payloadOf(columns: EventColumns, row: number): Uint8Array {
   return columns.payload.subarray(columns.starts[row], columns.ends[row]);
 }
 
-/** Checksums of the keys of some columns, filled by eventHash, for callers that hash many rows. */
-export type KeyChecksums = (number | undefined)[];
+/** Checksums of keys by index, filled by eventHash, for callers that hash many rows. A few of many keys: so not an array. */
+export type KeyChecksums = Map<number, number>;
 
 /** CRC32C over key (UTF-8), a zero byte and payload: tells apart two events that claim one number (rule W2). */
-export function eventHash(columns: EventColumns, row: number, known: KeyChecksums = []): number {
+export function eventHash(columns: EventColumns, row: number, known?: KeyChecksums): number {
   const index = columns.keyIndex[row] as number;
-  const key = known[index] ?? crc32c(utf8View(`${columns.keys[index]}\0`));
-  known[index] = key;
+  let key = known?.get(index);
+  if (key === undefined) {
+    key = crc32c(utf8View(`${columns.keys[index]}\0`));
+    known?.set(index, key);
+  }
   return crc32c(payloadOf(columns, row), key);
 }

@@ -2,7 +2,7 @@ import type { EventSlice } from "@tributary/common/format/block";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DecidedState } from "./decided.ts";
-import { ContainerState, setWriter } from "./state.ts";
+import { ContainerState, writerTable } from "./state.ts";
 import { SEGMENT } from "./testing/gateway.ts";
 
 const STREAM = "a".repeat(32);
@@ -36,7 +36,7 @@ describe("speculative state", () => {
             for (const { key, last, length: behind } of frames[settled] as (typeof frames)[number]) {
               const [segment] = stream.segments;
               if (segment) segment.length = behind;
-              setWriter(stream, 0, key, last, last);
+              writerTable(stream, key).set(0, last, last);
               stream.chain = behind;
             }
             decided.settle(settled++);

@@ -66,8 +66,8 @@ export class Durable {
   }
 
   #append(operation: AppendBlock, changed: Map<Id, number | undefined>): void {
-    this.state.append(operation, (decision, slice, added, entry) => {
-      this.unflushed.append(operation.block, decision, slice, added, entry);
+    this.state.append(operation, (decision, slice, added, writer, row) => {
+      this.unflushed.append(operation.block, decision, slice, writer, row);
       // Nothing is appended behind a close or a deletion.
       changed.set(slice.streamId, decision.chain + added);
     });
@@ -90,9 +90,9 @@ export class Durable {
     this.index.add(object.ref, starts);
     const changed = new Map<Id, number | undefined>(ends);
     for (const streamId of this.unflushed.drop(object.ref.through, ends)) changed.set(streamId, undefined);
-    const { entries, lasts } = object.numbers;
-    entries.forEach((entry, i) => {
-      entry.tiered = Math.max(entry.tiered, lasts[i] as number);
+    const { writers, rows, lasts } = object.numbers;
+    writers.forEach((writer, i) => {
+      writer.setTiered(rows[i] as number, lasts[i] as number);
     });
     this.eventsTiered = events;
     return changed;

@@ -27,7 +27,7 @@ export class EventReader {
   /** Appends events of the extent from `chain` on to `page`, at least one. Returns the payload bytes added. */
   read(extent: Extent, nonce: Id, chain: number, bounds: PageBounds, page: ReadEvent[]): number {
     const { writer, incarnation, lane } = extent.block;
-    const slice = extent.block.slices[extent.slice] as Slice;
+    const slice = extent.block.slices.at(extent.slice) as Slice;
     const common = { segment: formatSegmentId(extent.segment), nonce, writer, incarnation, lane };
     if (slice.kind === "gap") {
       page.push({ ...gapEvent(slice, extent), ...common });

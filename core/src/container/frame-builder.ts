@@ -1,6 +1,6 @@
 import { sameContentType } from "@tributary/common/content-type";
 import { TributaryError, toTributaryError } from "@tributary/common/errors";
-import type { Block } from "@tributary/common/format/block";
+import type { Block, Slice } from "@tributary/common/format/block";
 import { LIMITS } from "@tributary/common/limits";
 import type { Id } from "@tributary/common/names";
 import type { AppendRequest } from "@tributary/common/stream-service";
@@ -152,17 +152,18 @@ class Builder {
     const operation: Operation = { type: "append-block", block, own: false, decisions };
     const slices: [SliceStatus, number][] = [];
     try {
-      block.slices.forEach((slice, i) => {
+      for (let i = 0; i < block.slices.length; i++) {
+        const slice = block.slices.at(i) as Slice;
         const verdict = decideSlice(this.#decided, block, slice, key);
         if (!verdict.append) {
           slices.push([verdict.status, verdict.number]);
-          return;
+          continue;
         }
         const decision = { slice: i, skip: verdict.skip, ordinal: verdict.ordinal, chain: verdict.chain };
         decisions.push(decision);
         this.#decided.applySlice(slice, decision, verdict.added, key, this.#frame);
         slices.push([SLICE_STATUS.accepted, slice.last]);
-      });
+      }
     } finally {
       if (decisions.length > 0) this.#operations.push(operation);
     }

@@ -1,4 +1,5 @@
 import { hasCode, TributaryError } from "@tributary/common/errors";
+import type { Slice } from "@tributary/common/format/block";
 import type { Logger } from "@tributary/common/logger";
 import type { Id } from "@tributary/common/names";
 import type { Log } from "@tributary/common/ports/log";
@@ -232,8 +233,9 @@ async function chainsBehind(log: Log, seq: number): Promise<Map<Id, number>> {
       for (const operation of operationsOf(record.data)) {
         if (operation.type !== "append-block") continue;
         for (const decision of operation.decisions) {
-          const streamId = operation.block.slices[decision.slice]?.streamId ?? "";
-          chains.set(streamId, Math.max(chains.get(streamId) ?? 0, decision.chain + eventsAdded(operation, decision)));
+          const slice = operation.block.slices.at(decision.slice) as Slice;
+          const end = decision.chain + eventsAdded(slice, decision);
+          chains.set(slice.streamId, Math.max(chains.get(slice.streamId) ?? 0, end));
         }
       }
     }

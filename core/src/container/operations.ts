@@ -1,5 +1,4 @@
-import { assert } from "@tributary/common/assert";
-import { type Block, decodeBlock } from "@tributary/common/format/block";
+import { type Block, decodeBlock, type Slice } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { MalformedBytes } from "@tributary/common/format/varint";
 import { hexToBytes, type Id, type SegmentId, STREAM_ID_BYTES } from "@tributary/common/names";
@@ -241,7 +240,7 @@ function decodeDecisions(value: unknown, block: Block): SliceDecision[] {
       ordinal: flat[i + 2] as number,
       chain: flat[i + 3] as number,
     };
-    const slice = block.slices[decision.slice];
+    const slice = block.slices.at(decision.slice);
     if (!slice) throw new MalformedBytes("a decision names no slice");
     if (decision.skip >= (slice.kind === "gap" ? slice.last - slice.first + 1 : slice.count)) {
       throw new MalformedBytes("a decision adds nothing");
@@ -263,10 +262,8 @@ export function decodeRefs(value: unknown): ObjectRef[] {
   });
 }
 
-/** Events that a decision adds to its stream. */
-export function eventsAdded(operation: AppendBlock, decision: SliceDecision): number {
-  const slice = operation.block.slices[decision.slice];
-  assert(slice !== undefined, "a decision names a slice of its block");
+/** Events that the decision of a slice adds to its stream. */
+export function eventsAdded(slice: Slice, decision: SliceDecision): number {
   return slice.kind === "gap" ? 1 : slice.count - decision.skip;
 }
 

@@ -4,7 +4,8 @@ import { type EventColumns, eventHash } from "@tributary/common/format/event-col
 import type { Id, SegmentId } from "@tributary/common/names";
 import { SLICE_STATUS, type SliceStatus } from "@tributary/common/uplink-protocol";
 import type { SegmentHead } from "./decided.ts";
-import { NO_HASH, writerKey } from "./state.ts";
+import { writerKey } from "./state.ts";
+import { NO_HASH } from "./writer-table.ts";
 
 /** What the rules W1, W2 and W6 need to know. */
 export interface WriterView {

@@ -5,36 +5,10 @@ import { type Id, LANES, type SegmentId } from "@tributary/common/names";
 import { NO_NONCE, type NonceRange, noteNonce } from "./nonces.ts";
 import { type AppendBlock, eventsAdded, type Operation, type SliceDecision } from "./operations.ts";
 import type { StreamOrigin } from "./stream-origin.ts";
+import { NO_HASH, type WriterEntry, WriterTable } from "./writer-table.ts";
 
-/** What the core has of one (segment, writer, incarnation, lane) (rule W2). */
-export class WriterEntry {
-  /** Highest number appended. */
-  last: number;
-  /** eventHash of that event; NO_HASH if a gap record took the number. */
-  hash: number;
-  /** Highest number that is durable and verified in the tier. */
-  tiered = 0;
-  /** The flush that laid it out last, and its row there: a table of rows would be searched for each slice. */
-  #flush = 0;
-  #row = -1;
-
-  constructor(last: number, hash: number) {
-    this.last = last;
-    this.hash = hash;
-  }
-
-  /** −1 if the flush has none for it yet. */
-  rowIn(flush: number): number {
-    return this.#flush === flush ? this.#row : -1;
-  }
-
-  takeRow(flush: number, row: number): void {
-    this.#flush = flush;
-    this.#row = row;
-  }
-}
-
-export const NO_HASH = -1;
+/** Stands for the row where there is no table. */
+const NO_ROW = -1;
 const TABLE_KEYS_MAX = 100_000;
 
 export interface SegmentState {
@@ -56,11 +30,8 @@ export interface StreamState {
   /** Those that take events. Those of earlier generations are sealed. */
   segments: readonly SegmentState[];
   readonly sealed: { readonly id: SegmentId; readonly length: number }[];
-  /**
-   * By writerKey, then by position of the segment: a block has one writer and many segments, so its slices find their entries close
-   * to each other. A segment that takes another's place keeps its position.
-   */
-  readonly writers: Map<string, Map<number, WriterEntry>>;
+  /** By writerKey. */
+  readonly writers: Map<string, WriterTable>;
   /** Chain ordinal of the next event. */
   chain: number;
   closed: boolean;
@@ -189,27 +160,28 @@ export class ContainerState {
     return stream;
   }
 
-  /** Calls `appended` for each decision, with the writer's entry unless the container wrote the block itself. */
+  /** Calls `appended` for each decision, with the row of the writer's table unless the container wrote the block itself. */
   append(
     operation: AppendBlock,
-    appended: (decision: SliceDecision, slice: Slice, added: number, entry: WriterEntry | undefined) => void,
+    appended: (decision: SliceDecision, slice: Slice, added: number, writer: WriterTable | undefined, row: number) => void,
   ): void {
     const { block, own, decisions } = operation;
     const key = own ? "" : this.tableKey(writerKey(block));
     for (const decision of decisions) {
-      const slice = block.slices[decision.slice] as Slice;
+      const slice = block.slices.at(decision.slice) as Slice;
       const stream = this.stream(slice.streamId);
       const position = segmentPosition(stream, slice.segment);
       const segment = stream.segments[position];
       assert(segment !== undefined, "a slice names a segment of its stream");
       assert(segment.length === decision.ordinal && stream.chain === decision.chain, "an append continues its segment and its chain");
-      const added = eventsAdded(operation, decision);
+      const added = eventsAdded(slice, decision);
       assert(added > 0, "an append adds something");
       noteNonce(stream.nonces, this.nonce, stream.chain);
       segment.length += added;
       stream.chain += added;
       this.events += added;
-      appended(decision, slice, added, own ? undefined : setWriter(stream, position, key, slice.last, hashOfLast(slice)));
+      const writer = own ? undefined : writerTable(stream, key);
+      appended(decision, slice, added, writer, writer ? writer.set(position, slice.last, hashOfLast(slice)) : NO_ROW);
     }
   }
 }
@@ -240,25 +212,19 @@ export function hashOfLast(slice: Slice): number {
 
 /** What is known of a writer in the segment at a position. */
 export function writerEntry(stream: StreamState, position: number, key: string): WriterEntry | undefined {
-  return stream.writers.get(key)?.get(position);
+  const table = stream.writers.get(key);
+  const row = table?.rowOf(position);
+  return table && row !== undefined ? table.at(row) : undefined;
 }
 
-export function setWriter(stream: StreamState, position: number, key: string, last: number, hash: number): WriterEntry {
-  let entries = stream.writers.get(key);
-  if (!entries) {
-    entries = new Map();
-    stream.writers.set(key, entries);
+/** The writer's table, made if the stream has none of it. */
+export function writerTable(stream: StreamState, key: string): WriterTable {
+  let table = stream.writers.get(key);
+  if (!table) {
+    table = new WriterTable();
+    stream.writers.set(key, table);
   }
-  const entry = entries.get(position);
-  if (!entry) {
-    const created = new WriterEntry(last, hash);
-    entries.set(position, created);
-    return created;
-  }
-  assert(last > entry.last, "a writer's number only grows");
-  entry.last = last;
-  entry.hash = hash;
-  return entry;
+  return table;
 }
 
 /** Moves the producer to the end of the order of use and forgets the least recently used one beyond the limit. */

@@ -1,7 +1,9 @@
 import type { Block, Slice } from "@tributary/common/format/block";
 import type { Id, SegmentId } from "@tributary/common/names";
-import type { Operation, SliceDecision } from "./operations.ts";
-import type { WriterEntry } from "./state.ts";
+import { NumberRows } from "./number-rows.ts";
+import { eventsAdded, type Operation, type SliceDecision } from "./operations.ts";
+import { hashOfLast } from "./state.ts";
+import type { WriterTable } from "./writer-table.ts";
 
 /** Events of one stream that follow each other in its chain and lie in one slice of a block. */
 export interface Extent {
@@ -17,10 +19,77 @@ export interface Extent {
   readonly skip: number;
 }
 
-/** An extent that is not in the tier yet. */
-export interface UnflushedExtent extends Extent {
-  /** Where the number of its writer is noted; undefined: the container wrote it itself. */
-  readonly entry: WriterEntry | undefined;
+/** Cells of an extent: those of its decision, epoch and number of its segment, its events, the row of its writer's table, and what that gets. */
+export const EXTENT = {
+  slice: 0,
+  skip: 1,
+  ordinal: 2,
+  chain: 3,
+  epoch: 4,
+  number: 5,
+  count: 6,
+  writerRow: 7,
+  last: 8,
+  hash: 9,
+} as const;
+
+/** The extents of one stream that are not in the tier yet, in order of its chain. */
+export class UnflushedExtents {
+  /** All segments that take events are of this one. */
+  readonly generation: number;
+  readonly rows: NumberRows = new NumberRows(Object.keys(EXTENT).length);
+  readonly blocks: Block[] = [];
+  /** Where the number of the writer is noted; undefined: the container wrote it itself. */
+  readonly writers: (WriterTable | undefined)[] = [];
+
+  constructor(generation: number) {
+    this.generation = generation;
+  }
+
+  get length(): number {
+    return this.rows.length;
+  }
+
+  push(block: Block, decision: SliceDecision, slice: Slice, writer: WriterTable | undefined, writerRow: number): void {
+    const { rows } = this;
+    const row = rows.add();
+    rows.set(row, EXTENT.slice, decision.slice);
+    rows.set(row, EXTENT.skip, decision.skip);
+    rows.set(row, EXTENT.ordinal, decision.ordinal);
+    rows.set(row, EXTENT.chain, decision.chain);
+    rows.set(row, EXTENT.epoch, slice.segment.epoch);
+    rows.set(row, EXTENT.number, slice.segment.number);
+    rows.set(row, EXTENT.count, eventsAdded(slice, decision));
+    rows.set(row, EXTENT.writerRow, writerRow);
+    rows.set(row, EXTENT.last, slice.last);
+    rows.set(row, EXTENT.hash, hashOfLast(slice));
+    this.blocks.push(block);
+    this.writers.push(writer);
+  }
+
+  /** Forgets all before the position. */
+  dropBefore(position: number): void {
+    this.rows.dropBefore(position);
+    this.blocks.splice(0, position);
+    this.writers.splice(0, position);
+  }
+
+  chainAt(position: number): number {
+    return this.rows.get(position, EXTENT.chain);
+  }
+
+  at(position: number): Extent {
+    const cell = (cell: number) => this.rows.get(position, cell);
+    return {
+      chain: cell(EXTENT.chain),
+      count: cell(EXTENT.count),
+      segment: { generation: this.generation, epoch: cell(EXTENT.epoch), number: cell(EXTENT.number) },
+      ordinal: cell(EXTENT.ordinal),
+      block: this.blocks[position] as Block,
+      slice: cell(EXTENT.slice),
+      skip: cell(EXTENT.skip),
+    };
+  }
 }
 
 /** A counting frame that is durable in the WAL and not in the tier yet. */
@@ -45,30 +114,22 @@ export class Unflushed {
   #changes = 0;
   /** Streams that are closed by a frame that is here, and its sequence. */
   readonly #closes = new Map<Id, number>();
-  readonly #extents = new Map<Id, UnflushedExtent[]>();
-  /** All segments that take events are of this one. */
+  readonly #extents = new Map<Id, UnflushedExtents>();
   readonly #generation: number;
 
   constructor(generation: number) {
     this.#generation = generation;
   }
 
-  /** What one decision of a frame appended: `added` events. The frame itself is added behind all of them. */
-  append(block: Block, decision: SliceDecision, slice: Slice, added: number, entry: WriterEntry | undefined): void {
-    const { segment, streamId } = slice;
-    const extent: UnflushedExtent = {
-      chain: decision.chain,
-      count: added,
-      segment: segment.generation === this.#generation ? segment : { ...segment, generation: this.#generation },
-      ordinal: decision.ordinal,
-      block,
-      slice: decision.slice,
-      skip: decision.skip,
-      entry,
-    };
-    const extents = this.#extents.get(streamId);
-    if (extents) extents.push(extent);
-    else this.#extents.set(streamId, [extent]);
+  /** What the decision of a slice appended. The frame itself is added behind all of them. */
+  append(block: Block, decision: SliceDecision, slice: Slice, writer: WriterTable | undefined, writerRow: number): void {
+    const { streamId } = slice;
+    let extents = this.#extents.get(streamId);
+    if (!extents) {
+      extents = new UnflushedExtents(this.#generation);
+      this.#extents.set(streamId, extents);
+    }
+    extents.push(block, decision, slice, writer, writerRow);
   }
 
   add(seq: number, operations: readonly Operation[]): void {
@@ -99,10 +160,10 @@ export class Unflushed {
     }
     for (const [streamId, chain] of flushedTo) {
       const extents = this.#extents.get(streamId);
-      if (!extents) continue;
-      const first = extents.findIndex((extent) => extent.chain >= chain);
-      if (first < 0) this.#extents.delete(streamId);
-      else extents.splice(0, first);
+      if (!extents || extents.chainAt(0) >= chain) continue;
+      const last = lastAtOrBelow(extents.length, chain - 1, (i) => extents.chainAt(i));
+      if (last === extents.length - 1) this.#extents.delete(streamId);
+      else extents.dropBefore(last + 1);
     }
     const closed = [...this.#closes].filter(([, closedAt]) => closedAt <= seq).map(([streamId]) => streamId);
     for (const streamId of closed) this.#closes.delete(streamId);
@@ -111,7 +172,7 @@ export class Unflushed {
 
   /** Chain ordinal of the stream's first event here; undefined if it has none. */
   firstChain(streamId: Id): number | undefined {
-    return this.#extents.get(streamId)?.[0]?.chain;
+    return this.#extents.get(streamId)?.chainAt(0);
   }
 
   /** The tier does not know yet that the stream is closed. */
@@ -122,12 +183,12 @@ export class Unflushed {
   /** The extent that holds the event at `chain`; undefined if that is in the tier. */
   find(streamId: Id, chain: number): Extent | undefined {
     const extents = this.#extents.get(streamId);
-    if (!extents || extents.length === 0 || chain < (extents[0] as Extent).chain) return undefined;
-    return extents[lastAtOrBelow(extents.length, chain, (i) => (extents[i] as Extent).chain)];
+    if (!extents || chain < extents.chainAt(0)) return undefined;
+    return extents.at(lastAtOrBelow(extents.length, chain, (i) => extents.chainAt(i)));
   }
 
   /** Extents of each stream, in order of its chain: what a stream has now stays in its list until it is dropped, and more is added behind. */
-  get extents(): ReadonlyMap<Id, readonly UnflushedExtent[]> {
+  get extents(): ReadonlyMap<Id, UnflushedExtents> {
     return this.#extents;
   }
 }

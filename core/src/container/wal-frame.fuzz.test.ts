@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { crc32c } from "@tributary/common/checksum";
+import type { Slice } from "@tributary/common/format/block";
 import { decodeCbor, encodeCbor } from "@tributary/common/format/cbor";
 import { fuzzBytes, fuzzValues, orCode } from "@tributary/common/testing/fuzz";
 import { expect, it } from "vitest";
@@ -30,7 +31,8 @@ function checkFrame(bytes: Uint8Array): void {
   for (const operation of frame.operations) {
     expect(headerBytesMax(operation)).toBeGreaterThan(0);
     if (operation.type === "append-block")
-      for (const decision of operation.decisions) expect(eventsAdded(operation, decision)).toBeGreaterThan(0);
+      for (const decision of operation.decisions)
+        expect(eventsAdded(operation.block.slices.at(decision.slice) as Slice, decision)).toBeGreaterThan(0);
   }
   const again = encodeFrame(frame, frame.operations).bytes;
   expect(JSON.stringify(decodeFrame(again))).toBe(JSON.stringify(frame));

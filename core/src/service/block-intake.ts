@@ -79,7 +79,7 @@ function redirect(block: Block, answer: AppendAnswer, elsewhere: ReadonlySet<Id>
   if (elsewhere.size === 0) return answer;
   return {
     slices: answer.slices.map((row, i) =>
-      elsewhere.has(block.slices[i]?.streamId ?? "") && row[0] === SLICE_STATUS.streamGone ? [SLICE_STATUS.wrongContainer, 0] : row,
+      elsewhere.has(block.slices.at(i)?.streamId ?? "") && row[0] === SLICE_STATUS.streamGone ? [SLICE_STATUS.wrongContainer, 0] : row,
     ),
   };
 }

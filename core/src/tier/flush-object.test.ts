@@ -238,7 +238,7 @@ describe("objects of the tier", () => {
     });
     expect(footer.extents).toMatchObject({ k: [0, 1], o: [0, 3], c: [0, 3], m: [3, 3] });
     const [at = 0, length = 0] = footer.blocks.slice(2);
-    expect(decodeBlock(bytesOf(object).subarray(at, at + length)).slices[0]).toMatchObject({ first: 3, last: 6 });
+    expect(decodeBlock(bytesOf(object).subarray(at, at + length)).slices.at(0)).toMatchObject({ first: 3, last: 6 });
   });
 
   const golden = (name: string) => new Uint8Array(readFileSync(new URL(`./golden/${name}`, import.meta.url)));

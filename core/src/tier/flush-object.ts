@@ -1,4 +1,4 @@
-import type { Block, Slice } from "@tributary/common/format/block";
+import type { Block } from "@tributary/common/format/block";
 import { encodeCborMap } from "@tributary/common/format/cbor";
 import type { Id, SegmentId } from "@tributary/common/names";
 import { lengthOf } from "@tributary/common/object-data";
@@ -6,17 +6,9 @@ import type { WalPosition } from "../container/counting.ts";
 import { generationOf } from "../container/generation.ts";
 import { NO_NONCE, noteNonce } from "../container/nonces.ts";
 import type { ObjectRef } from "../container/operations.ts";
-import {
-  type ContainerState,
-  findSegment,
-  hashOfLast,
-  type StreamState,
-  segmentPosition,
-  setProducer,
-  setWriter,
-  type WriterEntry,
-} from "../container/state.ts";
-import type { Unflushed, UnflushedExtent, UnflushedFrame } from "../container/unflushed.ts";
+import { type ContainerState, findSegment, type StreamState, segmentPosition, setProducer, writerTable } from "../container/state.ts";
+import { EXTENT, type Unflushed, type UnflushedExtents, type UnflushedFrame } from "../container/unflushed.ts";
+import type { WriterTable } from "../container/writer-table.ts";
 import { Numbering } from "./numbering.ts";
 import { type Columns, EXTENT_COLUMNS, emptyColumns, type Footer, footerRecord, NUMBER_COLUMNS } from "./tier-footer.ts";
 import { encodeObject, OBJECT_HEAD_BYTES, OBJECT_KIND } from "./tier-object.ts";
@@ -27,8 +19,8 @@ export interface FlushObject {
   readonly parts: readonly Uint8Array[];
   /** The part of each stream's chain that the object holds. */
   readonly spans: ReadonlyMap<StreamState, ChainSpan>;
-  /** The numbers of writers that are in the tier with it, one for each entry. */
-  readonly numbers: { readonly entries: readonly WriterEntry[]; readonly lasts: readonly number[] };
+  /** The numbers of writers that are in the tier with it, each with its table and the row there. */
+  readonly numbers: { readonly writers: readonly WriterTable[]; readonly rows: readonly number[]; readonly lasts: readonly number[] };
 }
 
 /** Chain ordinals [from, to). */
@@ -54,7 +46,7 @@ interface Changes {
 /** The part of a stream that is flushed: its first `count` extents. */
 interface StreamPart {
   readonly stream: StreamState;
-  readonly extents: readonly UnflushedExtent[];
+  readonly extents: UnflushedExtents;
   readonly count: number;
 }
 
@@ -114,18 +106,18 @@ export function* buildFlushObject(
     ),
   };
   const writers = new Numbering();
-  const { extents, numbers, entries } = yield* layOut(state, parts, changes.blocks, streams, writers, stepExtents);
+  const { extents, numbers, tables, rows } = yield* layOut(state, parts, changes.blocks, streams, writers, stepExtents);
   const footer: Footer = { ...small, extents, numbers, streams: streams.names(), writers: writers.names() };
   const encoded = yield* encodeCborMap(footerRecord(footer));
   const { parts: all, footerBytes } = encodeObject(OBJECT_KIND.blocks, changes.body, encoded);
   const ref = { epoch: owner.epoch, attempt: owner.attempt, through: position.seq, bytes: lengthOf(all), footerBytes };
   const spans = new Map(parts.map((part) => [part.stream, spanOf(part)]));
-  return { ref, parts: all, spans, numbers: { entries, lasts: numbers.l } };
+  return { ref, parts: all, spans, numbers: { writers: tables, rows, lasts: numbers.l } };
 }
 
 function spanOf({ extents, count }: StreamPart): ChainSpan {
-  const last = extents[count - 1] as UnflushedExtent;
-  return { from: (extents[0] as UnflushedExtent).chain, to: last.chain + last.count };
+  const last = extents.at(count - 1);
+  return { from: extents.chainAt(0), to: last.chain + last.count };
 }
 
 function collectChanges(frames: readonly UnflushedFrame[]): Changes {
@@ -184,8 +176,9 @@ function collectChanges(frames: readonly UnflushedFrame[]): Changes {
 interface Layout {
   readonly extents: Columns<(typeof EXTENT_COLUMNS)[number]>;
   readonly numbers: Columns<(typeof NUMBER_COLUMNS)[number]>;
-  /** Of each row of `numbers`. */
-  readonly entries: readonly WriterEntry[];
+  /** Of each row of `numbers`: the writer's table, and the row there. */
+  readonly tables: readonly WriterTable[];
+  readonly rows: readonly number[];
 }
 
 /**
@@ -202,52 +195,58 @@ function* layOut(
 ): Generator<void, Layout> {
   const extents = emptyColumns(EXTENT_COLUMNS);
   const numbers = emptyColumns(NUMBER_COLUMNS);
-  const entries: WriterEntry[] = [];
+  const tables: WriterTable[] = [];
+  const rows: number[] = [];
   const flush = ++flushes;
   for (const { stream, extents: list, count } of parts) {
+    const { rows: cells } = list;
     const position = streams.of(stream.id);
     // Extents of one block follow each other, but for those of its slices that are of other streams.
     let current: Block | undefined;
     let [blockAt, writer] = [0, 0];
     for (let i = 0; i < count; i++) {
-      const { block, slice: at, skip, segment, ordinal, chain, count: events, entry } = list[i] as UnflushedExtent;
+      const block = list.blocks[i] as Block;
+      const table = list.writers[i];
       if (block !== current) {
         current = block;
         blockAt = blocks.get(block) as number;
-        if (entry) writer = writers.of(state.keyOf(block));
+        if (table) writer = writers.of(state.keyOf(block));
       }
       extents.s.push(position);
       extents.b.push(blockAt);
-      extents.i.push(at);
-      extents.k.push(skip);
-      extents.g.push(segment.generation);
-      extents.e.push(segment.epoch);
-      extents.n.push(segment.number);
-      extents.o.push(ordinal);
-      extents.c.push(chain);
-      extents.m.push(events);
-      if (entry) {
-        const slice = block.slices[at] as Slice;
-        const row = entry.rowIn(flush);
-        if (row < 0) {
-          entry.takeRow(flush, entries.length);
-          entries.push(entry);
+      extents.i.push(cells.get(i, EXTENT.slice));
+      extents.k.push(cells.get(i, EXTENT.skip));
+      extents.g.push(list.generation);
+      extents.e.push(cells.get(i, EXTENT.epoch));
+      extents.n.push(cells.get(i, EXTENT.number));
+      extents.o.push(cells.get(i, EXTENT.ordinal));
+      extents.c.push(cells.get(i, EXTENT.chain));
+      extents.m.push(cells.get(i, EXTENT.count));
+      if (table) {
+        const row = cells.get(i, EXTENT.writerRow);
+        const last = cells.get(i, EXTENT.last);
+        const hash = cells.get(i, EXTENT.hash) + 1;
+        const place = table.placeIn(row, flush);
+        if (place < 0) {
+          table.setPlace(row, flush, tables.length);
+          tables.push(table);
+          rows.push(row);
           numbers.s.push(position);
-          numbers.g.push(segment.generation);
-          numbers.e.push(segment.epoch);
-          numbers.n.push(segment.number);
+          numbers.g.push(list.generation);
+          numbers.e.push(cells.get(i, EXTENT.epoch));
+          numbers.n.push(cells.get(i, EXTENT.number));
           numbers.w.push(writer);
-          numbers.l.push(slice.last);
-          numbers.h.push(hashOfLast(slice) + 1);
-        } else if (slice.last > (numbers.l[row] as number)) {
-          numbers.l[row] = slice.last;
-          numbers.h[row] = hashOfLast(slice) + 1;
+          numbers.l.push(last);
+          numbers.h.push(hash);
+        } else if (last > (numbers.l[place] as number)) {
+          numbers.l[place] = last;
+          numbers.h[place] = hash;
         }
       }
       if (extents.s.length % stepExtents === 0) yield;
     }
   }
-  return { extents, numbers, entries };
+  return { extents, numbers, tables, rows };
 }
 
 /** What the footer of a later object adds to a state read from the tier: where each of its streams begins in it. All of it is tiered. */
@@ -281,14 +280,9 @@ export function applyFooter(state: ContainerState, footer: Footer): Map<Id, numb
     const stream = state.stream(id(position));
     const segment = segmentPosition(stream, segmentAt(numbers, i));
     if (segment < 0) return;
-    const entry = setWriter(
-      stream,
-      segment,
-      state.tableKey(footer.writers[numbers.w[i] as number] as string),
-      numbers.l[i] as number,
-      (numbers.h[i] as number) - 1,
-    );
-    entry.tiered = entry.last;
+    const table = writerTable(stream, state.tableKey(footer.writers[numbers.w[i] as number] as string));
+    const last = numbers.l[i] as number;
+    table.setTiered(table.set(segment, last, (numbers.h[i] as number) - 1), last);
   });
   for (const { stream, id: producerId, epoch, seq } of footer.producers) setProducer(state.stream(id(stream)), producerId, { epoch, seq });
   for (const { stream, streamSeq } of footer.streamSeqs) state.stream(id(stream)).streamSeq = streamSeq;

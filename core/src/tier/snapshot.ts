@@ -4,9 +4,10 @@ import type { WalPosition } from "../container/counting.ts";
 import { generationOf } from "../container/generation.ts";
 import { NO_NONCE, noteNonce } from "../container/nonces.ts";
 import { decodeRefs, flattenRefs } from "../container/operations.ts";
-import { ContainerState, type StreamState, setProducer, setWriter, type WriterEntry } from "../container/state.ts";
+import { ContainerState, type StreamState, setProducer, writerTable } from "../container/state.ts";
 import { decodeOrigin, encodeOrigin } from "../container/stream-origin.ts";
 import { asArray, asCount, asText } from "../container/wire.ts";
+import type { WriterEntry } from "../container/writer-table.ts";
 import type { FlushObject } from "./flush-object.ts";
 import { Numbering } from "./numbering.ts";
 import {
@@ -203,8 +204,9 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
       segment.length = pick(b.l, segmentAt);
       for (let end = writerAt + pick(b.w, segmentAt); writerAt < end; writerAt++) {
         const key = state.tableKey(pick(writers, pick(w.w, writerAt)));
-        const entry = setWriter(stream, position, key, pick(w.l, writerAt), pick(w.h, writerAt) - 1);
-        entry.tiered = entry.last;
+        const table = writerTable(stream, key);
+        const last = pick(w.l, writerAt);
+        table.setTiered(table.set(position, last, pick(w.h, writerAt) - 1), last);
       }
       segmentAt++;
     });

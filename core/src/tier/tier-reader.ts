@@ -91,7 +91,7 @@ export class TierReader {
       throw this.#corrupt(ref, `it does not hold event ${chain} of stream ${streamId}`);
     }
     const block = await this.#block(ref, footer, column("b"));
-    const slice = block.slices[column("i")];
+    const slice = block.slices.at(column("i"));
     if (slice?.streamId !== streamId || (slice.kind === "events" ? slice.count - column("k") : 1) !== column("m")) {
       throw this.#corrupt(ref, "a block is not the one that its footer describes");
     }

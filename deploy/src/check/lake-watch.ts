@@ -184,7 +184,7 @@ export class LakeWatch {
       if (this.#remembers) entry.placed.push({ streamId, segment, from, count });
     };
     for (const decision of operation.decisions) {
-      const slice = operation.block.slices[decision.slice] as Slice;
+      const slice = operation.block.slices.at(decision.slice) as Slice;
       const segment = formatSegmentId(inGeneration(slice.segment, generation));
       const common = { segment, nonce, writer, incarnation, lane };
       if (slice.kind === "gap") {

@@ -91,7 +91,7 @@ export class StreamFates {
 
   #tell({ block, decisions }: AppendBlock, frame: Standing): void {
     for (const { slice, skip } of decisions) {
-      const gap = block.slices[slice];
+      const gap = block.slices.at(slice);
       if (gap?.kind !== "gap") continue;
       const { streamId, segment, last } = gap;
       const first = gap.first + skip;

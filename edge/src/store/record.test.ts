@@ -162,7 +162,7 @@ function checkCommit(bytes: Uint8Array): void {
     { localId: UNMAPPED, blockId: UNMAPPED, segments: 1, first: 1, last: 2, shift: -1 },
   ]);
   const found = commit.blocks.flatMap((block) =>
-    block.slices.flatMap((slice) => {
+    [...block.slices].flatMap((slice) => {
       if (slice.kind === "gap") return [];
       const columns = openChunk(block, slice.chunk);
       return Array.from({ length: slice.count }, (_, i) => Buffer.from(payloadOf(columns, slice.start + i)).toString());

@@ -185,7 +185,7 @@ class Replay {
       name: recoveredStreamName(id),
       contentType: "application/octet-stream",
       segments: stream?.segments ?? 1,
-      createdAtMs: commit.blocks[0]?.slices[0]?.timeMinMs ?? 0,
+      createdAtMs: commit.blocks[0]?.slices.at(0)?.timeMinMs ?? 0,
       closed: false,
     });
     const created = this.#state.streams.get(id);

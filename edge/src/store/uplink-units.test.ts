@@ -40,7 +40,7 @@ describe("uplink units", () => {
     const [, second, third, fourth] = units.map((unit) => unit.blocks[0]?.bytes as Uint8Array);
     const inLog = (bytes: Uint8Array) => [...site.disk.records.values()].some((data) => Buffer.from(data).includes(Buffer.from(bytes)));
     expect([second, third, fourth].map((bytes) => inLog(bytes as Uint8Array))).toEqual([false, true, true]);
-    expect(decodeBlock(second as Uint8Array).slices[0]?.parent?.last).toBe(1);
+    expect(decodeBlock(second as Uint8Array).slices.at(0)?.parent?.last).toBe(1);
     for (const unit of units) for (const block of unit.blocks) site.core.append(block);
     site.checkCore();
   });
@@ -51,7 +51,7 @@ describe("uplink units", () => {
     for (let n = 0; n < 500; n++) await commitTexts(site, [`event ${n}`]);
     const units = await site.store.uplinkNext(Number.POSITIVE_INFINITY);
     expect(units).toHaveLength(1);
-    const slices = decodeBlock(units[0]?.blocks[0]?.bytes as Uint8Array).slices;
+    const slices = [...decodeBlock(units[0]?.blocks[0]?.bytes as Uint8Array).slices];
     expect(slices).toMatchObject([{ first: 1, last: 500, count: 500, previous: 0 }]);
     expect(units[0]).toMatchObject({ events: 500, payloadBytes: 4390 });
   });
@@ -96,7 +96,7 @@ describe("uplink units", () => {
     const deleted: StateChange[] = [0, 1].map((n) => ({ type: "delete-stream", id: site.id(n) }));
     await site.gateway.commit(site.store, [], deleted);
     const units = await site.store.uplinkNext(1_000_000);
-    const slices = units.flatMap((unit) => unit.blocks.flatMap((block) => decodeBlock(block.bytes).slices));
+    const slices = units.flatMap((unit) => unit.blocks.flatMap((block) => [...decodeBlock(block.bytes).slices]));
     expect(slices).toMatchObject([{ kind: "gap", first: 1, last: 2, count: 2, reason: "quarantined" }]);
     await site.store.uplinkFree(units.at(-1)?.unit as number);
     expect(await site.store.usage()).toMatchObject({ eventsHeld: 0, eventsSkipped: 3 });

@@ -51,7 +51,7 @@ export class Refusals {
     if (!answer.slices.some(([status]) => LOOK_UP_AGAIN.has(status))) return;
     const { slices } = decodeBlock(block);
     answer.slices.forEach(([status], i) => {
-      const coreId = slices[i]?.streamId;
+      const coreId = slices.at(i)?.streamId;
       const stream = LOOK_UP_AGAIN.has(status) && coreId !== undefined ? this.#byCoreId(coreId) : undefined;
       if (!stream || coreId === undefined) return;
       // With a fixed number of segments only a stream that was closed at the core is sealed.
@@ -63,7 +63,7 @@ export class Refusals {
     if (!answer.slices.some(([status]) => OUT_OF_PLACE.has(status))) return;
     const { slices, lane, incarnation } = decodeBlock(block);
     answer.slices.forEach(([status, last], i) => {
-      const slice = slices[i];
+      const slice = slices.at(i);
       if (!slice) return;
       const { streamId, segment, parent } = slice;
       if (status === SLICE_STATUS.previousNotReached) this.#reached.push({ streamId, segment, incarnation, lane, last });

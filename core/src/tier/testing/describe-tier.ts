@@ -1,10 +1,11 @@
-import type { StreamState, WriterEntry } from "../../container/state.ts";
+import type { StreamState } from "../../container/state.ts";
+import type { WriterEntry } from "../../container/writer-table.ts";
 import type { readSnapshot } from "../snapshot.ts";
 
 function writersIn({ writers }: StreamState, position: number): Record<string, WriterEntry> {
   return Object.fromEntries(
     [...writers].flatMap(([key, entries]) => {
-      const entry = entries.get(position);
+      const entry = new Map(entries).get(position);
       return entry ? [[key, entry]] : [];
     }),
   );
