@@ -2,7 +2,9 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { hasCode } from "../errors.ts";
 import { type Block, decodeBlock, encodeBlock, type GapSlice, openChunk, type SliceInput } from "./block.ts";
+import { pack } from "./compression.ts";
 import { type EventColumns, payloadOf } from "./event-columns.ts";
+import { putTogether, takeApart } from "./testing/sample-block.ts";
 
 const WRITER = { writer: "0123456789abcdef0123456789abcdef", incarnation: "00112233aabbccdd", lane: "live" } as const;
 const STREAM = "feedfacefeedfacefeedfacefeedface";
@@ -107,6 +109,24 @@ describe("block", () => {
       expect(() => decodeBlock(damaged)).toThrow();
     }
     for (let length = 0; length < bytes.length; length++) expect(() => decodeBlock(bytes.subarray(0, length))).toThrow();
+  });
+
+  it("refuses an index that holds more than its slices need", () => {
+    const { columns, inputs } = build([{ slice: 0, key: "k", timeMs: 1, data: new Uint8Array(40).fill(65) }], 1);
+    const parts = takeApart(encodeBlock(WRITER, columns, inputs));
+    const index = parts.index as { s: Uint8Array; x: Record<string, number[]>; a: unknown[] };
+    const decodeWith = (change: object) => () => decodeBlock(putTogether({ ...parts, index: { ...index, ...change } }, pack));
+    expect(decodeWith({})().slices.length).toBe(1);
+    for (const name of Object.keys(index.x)) {
+      expect(decodeWith({ x: { ...index.x, [name]: [...(index.x[name] as number[]), 0] } })).toThrow("block");
+      expect(decodeWith({ x: { ...index.x, [name]: [] } })).toThrow("block");
+      expect(decodeWith({ x: { ...index.x, [name]: ["7"] } })).toThrow("block");
+      expect(decodeWith({ x: { ...index.x, [name]: undefined } })).toThrow("block");
+    }
+    expect(decodeWith({ s: new Uint8Array(32) })).toThrow("one a slice");
+    const parent = [0, new Uint8Array(8), 1];
+    expect(decodeWith({ a: [parent] })().slices.at(0)?.parent?.last).toBe(1);
+    expect(decodeWith({ a: [parent, parent] })).toThrow("one a slice");
   });
 
   it("answers garbage with BLOCK_CORRUPT", () => {

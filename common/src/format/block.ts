@@ -467,9 +467,13 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
     bytesToHex(index.s.subarray(i * STREAM_ID_BYTES, (i + 1) * STREAM_ID_BYTES)),
   );
   const x = index.x;
-  if (!Array.isArray(x.k) || !Array.isArray(index.c)) throw new MalformedBytes("a list of the index is none");
+  const columns = [x.k, x.s, x.g, x.e, x.n, x.f, x.p, x.l, x.c, x.h, x.t, x.d, x.v];
+  if (![...columns, index.c, index.a].every(Array.isArray)) throw new MalformedBytes("a list of the index is none");
   const sliceCount = x.k.length;
   if (sliceCount === 0 || sliceCount > LIMITS.blockSlicesMax) throw new MalformedBytes("impossible number of slices");
+  // Columns are kept as long as the block is: a few bytes may unpack to very long ones.
+  if (columns.some((column) => column.length !== sliceCount) || streamIds.length > sliceCount || index.a.length > sliceCount)
+    throw new MalformedBytes("the index has other numbers than one a slice");
   const parents = new Map<number, { incarnation: Id; last: number }>();
   for (const [slice, parent, last] of index.a) {
     parents.set(count(slice), { incarnation: bytesToHex(idBytes(parent, INCARNATION_BYTES)), last: count(last) });
@@ -490,6 +494,7 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
     count(x.g[i]);
     count(x.e[i]);
     count(x.n[i]);
+    if (!Number.isSafeInteger(x.h[i])) throw new MalformedBytes("a number of the index is impossible");
     const value = count(x.v[i]);
     if (
       stream >= streamIds.length ||
