@@ -285,7 +285,7 @@ describe("submissions and gateways' logs", () => {
     });
   });
 
-  it("that the core lost may stand behind later ones where they were sent to it again, and come only then (seed 3035)", () => {
+  it("that the core lost may stand behind later ones where they were sent to it again, and come only then (seeds 3035, 4090)", () => {
     const sentToCore = (attempts: number) =>
       [sent(3, { attempts, lastMs: 50 }), sent(4)].map((submission, id) => ({ ...submission, id, writer: "core" }));
     for (const id of [1, 0]) read(id, 1, { writer: "c".repeat(32) });
