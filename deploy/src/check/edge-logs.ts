@@ -46,8 +46,10 @@ interface LogHistory {
   readonly gaps: Map<string, DeclaredGap>;
   /** Streams that were deleted at the gateway, with the records that say so. */
   deletions: Map<string, number>;
-  /** What was freed when a stream was mapped to one of the core's, by the ids of both. */
+  /** How far it had freed its records when a stream was mapped to one of the core's, by the ids of both. */
   freedAtMapping: Map<string, number>;
+  /** How far it has, by its newest checkpoint; the records themselves go later. */
+  freedByCheckpoint: number;
   freedThrough: number;
   /** By record: when it was freed. */
   freedMs: Map<number, number>;
@@ -87,7 +89,8 @@ export class EdgeLogs {
     }
     if (entry.kind === "incarnation") this.#writers.add(entry.writer);
     if (entry.kind === "checkpoint") {
-      const { writer, gaps } = decodeCheckpoint(entry.raw);
+      const { writer, gaps, fold } = decodeCheckpoint(entry.raw);
+      history.freedByCheckpoint = fold.position;
       for (const { localId, incarnation, lane, first, last } of gaps.pending) {
         const run = runOf({ writer, incarnation, lane });
         history.gaps.set(`${run} ${localId} ${first} ${last}`, { run, localId, first, last });
@@ -100,7 +103,7 @@ export class EdgeLogs {
     for (const change of entry.changes) {
       if (change.type === "delete-stream") history.deletions.set(change.id, seq);
       if (change.type !== "map-stream") continue;
-      history.freedAtMapping.set(`${change.id} ${change.mapping.id}`, history.freedThrough);
+      history.freedAtMapping.set(`${change.id} ${change.mapping.id}`, history.freedByCheckpoint);
       this.#mapped.set(change.id, (this.#mapped.get(change.id) ?? new Set()).add(change.mapping.id));
       this.#segments.set(change.mapping.id, change.mapping.segments);
     }
@@ -130,13 +133,14 @@ export class EdgeLogs {
 
   /** `to` is another log with the content that `from` has now. */
   copied(from: string, to: string): void {
-    const { records, gaps, deletions, freedAtMapping, freedThrough, freedMs } = this.#log(from);
+    const { records, gaps, deletions, freedAtMapping, freedByCheckpoint, freedThrough, freedMs } = this.#log(from);
     for (const record of records.values()) record.heldBy.add(to);
     this.#logs.set(to, {
       records: new Map(records),
       gaps: new Map(gaps),
       deletions: new Map(deletions),
       freedAtMapping: new Map(freedAtMapping),
+      freedByCheckpoint,
       freedThrough,
       freedMs: new Map(freedMs),
     });
@@ -151,6 +155,7 @@ export class EdgeLogs {
     this.#log(before).freedMs = history.freedMs;
     for (const [localId, at] of history.deletions) if (at > seq) history.deletions.delete(localId);
     // What the backup still has is freed once more.
+    history.freedByCheckpoint = 0;
     history.freedThrough = 0;
     history.freedMs = new Map();
     for (const record of history.records.values()) {
@@ -225,7 +230,10 @@ export class EdgeLogs {
     return deletedAt !== undefined && deletedAt < later.record.seq && record.heldBy.size + record.lostBy.size > 1;
   }
 
-  /** The log had freed the event before it sent anything to this stream of the core: only another copy of the log can bring it there. */
+  /**
+   * The log had freed the event before it sent anything to this stream of the core: only another copy of the log can bring it there. It
+   * says how far it has before a stream goes on in another one.
+   */
   wasFreedBefore(log: string, { record, localId }: Copy, streamId: string): boolean {
     return (this.#log(log).freedAtMapping.get(`${localId} ${streamId}`) ?? 0) >= record.seq;
   }
@@ -285,7 +293,15 @@ export class EdgeLogs {
   #log(name: string): LogHistory {
     let log = this.#logs.get(name);
     if (!log) {
-      log = { records: new Map(), gaps: new Map(), deletions: new Map(), freedAtMapping: new Map(), freedThrough: 0, freedMs: new Map() };
+      log = {
+        records: new Map(),
+        gaps: new Map(),
+        deletions: new Map(),
+        freedAtMapping: new Map(),
+        freedByCheckpoint: 0,
+        freedThrough: 0,
+        freedMs: new Map(),
+      };
       this.#logs.set(name, log);
     }
     return log;

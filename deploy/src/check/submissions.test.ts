@@ -6,6 +6,7 @@ import {
   commitRecord,
   deleteRecord,
   dropRecord,
+  freedRecord,
   incarnationOf,
   mapRecord,
   STREAM_ID,
@@ -150,8 +151,9 @@ describe("submissions and gateways' logs", () => {
       readIds(...ids);
       return judgeWith({ wasClosed: () => true }, { id: NEXT_CORE_ID }).splice(0);
     };
-    logs.freeing(DISK, 3, 0, () => true);
-    logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));
+    // It says so before the records go (seed 5369).
+    logs.landed(DISK, 101, freedRecord(101, "a", 3));
+    logs.landed(DISK, 102, mapRecord(102, STREAM_ID, NEXT_CORE_ID));
     expect(judgeNext(2, 0, 1)).toContain("2 reordered");
     logs.replaced(DISK, 100);
     logs.landed(DISK, 101, mapRecord(101, STREAM_ID, NEXT_CORE_ID));

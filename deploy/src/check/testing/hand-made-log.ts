@@ -1,6 +1,6 @@
 import type { GapReason } from "@tributary/common/format/block";
 import { block } from "@tributary/core/container/testing/gateway";
-import { encodeCheckpoint } from "@tributary/edge/store/checkpoint-record";
+import { type Checkpoint, encodeCheckpoint } from "@tributary/edge/store/checkpoint-record";
 import type { StateChange } from "@tributary/edge/store/edge-store";
 import { encodeIncarnation } from "@tributary/edge/store/incarnation-record";
 import { encodeRecord, RECORD_KIND } from "@tributary/edge/store/record";
@@ -50,17 +50,25 @@ function changeRecord(seq: number, change: StateChange): Uint8Array {
 
 /** The record of a checkpoint that gives numbers up. */
 export function dropRecord(seq: number, letter: string, first: number, last: number, reason: GapReason = "quota"): Uint8Array {
-  const incarnation = incarnationOf(letter);
   const numbers = { first, last, count: last - first + 1 };
-  const gap = { localId: STREAM_ID, lane: "live" as const, incarnation, reason, segments: 1, ...numbers };
+  const gap = { localId: STREAM_ID, lane: "live" as const, incarnation: incarnationOf(letter), reason, segments: 1, ...numbers };
+  return checkpointRecord(seq, letter, 0, [{ ...gap, parts: [{ segment: 0, ...numbers }], timeMinMs: 0, timeMaxMs: 0, nextOrdinal: 0 }]);
+}
+
+/** The record of a checkpoint that says how far the log is freed. */
+export function freedRecord(seq: number, letter: string, freed: number): Uint8Array {
+  return checkpointRecord(seq, letter, freed, []);
+}
+
+function checkpointRecord(seq: number, letter: string, position: number, pending: Checkpoint["gaps"]["pending"]): Uint8Array {
   const { bytes } = encodeCheckpoint(seq, 0, {
     writer: WRITER,
-    incarnation,
+    incarnation: incarnationOf(letter),
     events: 0,
     numbers: [],
     state: { streams: [], producers: [], packetIds: [] },
-    fold: { position: 0, events: 0, cursors: [], chains: [] },
-    gaps: { pending: [{ ...gap, parts: [{ segment: 0, ...numbers }], timeMinMs: 0, timeMaxMs: 0, nextOrdinal: 0 }], local: [] },
+    fold: { position, events: 0, cursors: [], chains: [] },
+    gaps: { pending, local: [] },
     truncateThrough: 0,
     checkpoints: [],
   });
