@@ -77,6 +77,7 @@ describe("submissions and gateways' logs", () => {
     return {
       submissions,
       logs,
+      beganMs: Number.POSITIVE_INFINITY,
       excuse: () => NONE,
       wasDeleted: () => false,
       wasClosed: () => false,
@@ -349,6 +350,12 @@ describe("submissions and gateways' logs", () => {
     submissions[2] = sent(2, { ackMs: undefined });
     readIds(0, 1);
     expect(judge()).toEqual([]);
+  });
+
+  it("does not ask for what was acknowledged since the read began (seed 7694)", () => {
+    readIds(0, 1);
+    expect(judgeWith({ beganMs: 25 })).toEqual([]);
+    expect(judgeWith({ beganMs: 26 })).toEqual(["1 lost"]);
   });
 
   it("finds an acknowledged event that no log ever had", () => {

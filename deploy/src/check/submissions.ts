@@ -23,6 +23,8 @@ export interface Excuse {
 export interface Told {
   readonly submissions: readonly Submission[];
   readonly logs: EdgeLogs;
+  /** When the reads began. What was acknowledged since may be missing in them. */
+  readonly beganMs: number;
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
   /** A stream that is deleted held event `id`. */
@@ -169,7 +171,7 @@ function isOfAnother({ id, record }: Copy, log: string, streamId: string, { logs
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */
 function checkCounts(reads: readonly StreamRead[], told: Told): void {
-  const { submissions, logs, excuse, violate } = told;
+  const { submissions, logs, beganMs, excuse, violate } = told;
   const places = new Map<number, number>();
   /** Of one stream: the one that has it most often. */
   const most = new Map<number, number>();
@@ -194,7 +196,7 @@ function checkCounts(reads: readonly StreamRead[], told: Told): void {
     if (count > allowed && !excuse(submission).doubled && !revived.has(submission.id) && !isOncePerCopy)
       violate(1, "doubled", `${who} is there ${count} times, sent ${submission.attempts} times`);
     if (submission.refused && count > 0) violate(1, "refused but there", `${who} was refused, and is there`);
-    if (count > 0 || submission.ackMs === undefined || excuse(submission).missing) continue;
+    if (count > 0 || submission.ackMs === undefined || submission.ackMs >= beganMs || excuse(submission).missing) continue;
     const durable = logs.copiesOf(submission.id).filter(({ record }) => !record.torn);
     const unexcused = durable.find((copy) => !isLost(copy) && !gaps.declare(copy, logs.mappedOf(copy.localId)));
     if (durable.length > 0 && !unexcused) continue;

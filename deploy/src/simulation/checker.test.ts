@@ -58,6 +58,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
       declaredIn: ({ id }) => (declaredIn && id < 2 ? [declaredIn] : []),
       wasDeleted: () => false,
       wasClosed: () => false,
+      beganMs: Number.POSITIVE_INFINITY,
       cameAgainMs: () => undefined,
       hasEnded: () => false,
     });

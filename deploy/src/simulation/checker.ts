@@ -17,9 +17,11 @@ export interface CheckerFacts {
   readonly ledger: Ledger;
   /** What the gateways' logs were given. */
   readonly logs: EdgeLogs;
+  /** When the read began. */
+  readonly beganMs: number;
   /** Records that the counting frames have of a stream. */
   readonly countOf: (streamId: string) => number;
-  /** The same, before the read began: a request that somebody gave up long ago may land at any time. */
+  /** The same, before it began: a request that somebody gave up long ago may land at any time. */
   readonly countBefore: (streamId: string) => number;
   /** The counting frames have the record now: no log lost it. */
   readonly isCurrent: (streamId: string, record: Seen) => boolean;
@@ -57,7 +59,7 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
-  const { ledger, logs, excuse, mayBeTaken, wasDeleted, wasClosed, cameAgainMs, hasEnded } = facts;
+  const { ledger, logs, beganMs, excuse, mayBeTaken, wasDeleted, wasClosed, cameAgainMs, hasEnded } = facts;
   for (const submission of ledger.submissions) submission.refused ||= submission.forbidden && !mayBeTaken(submission);
   const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
   const gaps = new Gaps(streams);
@@ -68,6 +70,7 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
   checkSubmissions(streams, {
     submissions: ledger.submissions,
     logs,
+    beganMs,
     excuse: (of) => excuse(of as Submission),
     wasDeleted,
     wasClosed,

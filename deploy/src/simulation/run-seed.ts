@@ -108,6 +108,7 @@ async function live(world: World): Promise<void> {
 
 async function judge(world: World, name: string): Promise<void> {
   const reader = world.spawn(name);
+  const beganMs = world.nowMs;
   const before = new Map(Array.from(world.lake.currentStreams(), (id) => [id, world.lake.countOf(id)]));
   let ended = false;
   const reading = readEverything(world, reader, world.cores.service(name)).then(
@@ -115,6 +116,7 @@ async function judge(world: World, name: string): Promise<void> {
       world.unreadable = unreadable;
       checkReads(reads, {
         ledger: world.ledger,
+        beganMs,
         countOf: (streamId) => world.lake.countOf(streamId),
         countBefore: (streamId) => before.get(streamId) ?? 0,
         isCurrent: (streamId, record) => world.lake.isCurrent(streamId, record),
