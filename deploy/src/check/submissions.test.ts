@@ -79,6 +79,7 @@ describe("submissions and gateways' logs", () => {
       logs,
       beganMs: Number.POSITIVE_INFINITY,
       excuse: () => NONE,
+      isDeclaredUnread: () => false,
       wasDeleted: () => false,
       wasClosed: () => false,
       cameAgainMs: () => undefined,
@@ -386,6 +387,17 @@ describe("submissions and gateways' logs", () => {
       make();
       read(2, 3);
       expect(judge()).toContain("1 lost");
+    });
+
+    it("excuse what they declare also where damage keeps them from being read, and of each copy (seed 7533)", () => {
+      readIds(1, 2);
+      const judgeUnread = (...numbers: number[]) =>
+        judgeWith({ isDeclaredUnread: ({ id, number }) => id === 0 && numbers.includes(number) }).splice(0);
+      expect(judgeUnread()).toEqual(["1 lost"]);
+      expect(judgeUnread(1)).toEqual([]);
+      logs.landed(DISK, 5, commitRecord(5, "a", 4, [0]));
+      expect(judgeUnread(1)).toEqual(["1 lost"]);
+      expect(judgeUnread(1, 4)).toEqual([]);
     });
 
     it("of some of their numbers tell only of their own segment", () => {

@@ -27,6 +27,8 @@ export interface Told {
   readonly beganMs: number;
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
+  /** A gap record that tells of it is in a stream that damage keeps from being read. */
+  readonly isDeclaredUnread: (copy: Copy) => boolean;
   /** A stream that is deleted held event `id`. */
   readonly wasDeleted: (id: number) => boolean;
   /** Another stream than this one held the event, and is closed: what was not freed of it was sent again to the one that came after it. */
@@ -171,7 +173,7 @@ function isOfAnother({ id, record }: Copy, log: string, streamId: string, { logs
 
 /** Invariant 1: what was acknowledged is there, as often as promised. */
 function checkCounts(reads: readonly StreamRead[], told: Told): void {
-  const { submissions, logs, beganMs, excuse, violate } = told;
+  const { submissions, logs, beganMs, excuse, isDeclaredUnread, violate } = told;
   const places = new Map<number, number>();
   /** Of one stream: the one that has it most often. */
   const most = new Map<number, number>();
@@ -188,6 +190,7 @@ function checkCounts(reads: readonly StreamRead[], told: Told): void {
     }
   }
   const gaps = new Gaps(reads);
+  const isDeclared = (copy: Copy) => gaps.declare(copy, logs.mappedOf(copy.localId)) || isDeclaredUnread(copy);
   for (const submission of submissions) {
     const count = places.get(submission.id) ?? 0;
     const who = `event ${submission.id} of ${submission.client} in ${submission.stream}`;
@@ -198,7 +201,7 @@ function checkCounts(reads: readonly StreamRead[], told: Told): void {
     if (submission.refused && count > 0) violate(1, "refused but there", `${who} was refused, and is there`);
     if (count > 0 || submission.ackMs === undefined || submission.ackMs >= beganMs || excuse(submission).missing) continue;
     const durable = logs.copiesOf(submission.id).filter(({ record }) => !record.torn);
-    const unexcused = durable.find((copy) => !isLost(copy) && !gaps.declare(copy, logs.mappedOf(copy.localId)));
+    const unexcused = durable.find((copy) => !isLost(copy) && !isDeclared(copy));
     if (durable.length > 0 && !unexcused) continue;
     const where = unexcused
       ? `record ${unexcused.record.seq}, number ${unexcused.number} of ${unexcused.run}, in no gap record`

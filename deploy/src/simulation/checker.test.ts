@@ -55,6 +55,7 @@ describe("numbers of a gateway's stream that went on in another one of the core"
       holdersOf: (id) => [...records].flatMap(([streamId, of]) => (of.some((record) => record.id === id) ? [streamId] : [])),
       excuse: () => NONE,
       mayBeTaken: () => mayBeTaken,
+      isUnreadable: () => false,
       declaredIn: ({ id }) => (declaredIn && id < 2 ? [declaredIn] : []),
       wasDeleted: () => false,
       wasClosed: () => false,

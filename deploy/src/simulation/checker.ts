@@ -31,6 +31,8 @@ export interface CheckerFacts {
   readonly holdersOf: (id: number) => readonly string[];
   /** Streams of the core that have or had a gap record of it. */
   readonly declaredIn: (copy: Copy) => readonly string[];
+  /** Damage keeps the stream from being read. */
+  readonly isUnreadable: (streamId: string) => boolean;
   /** What else than the loss or the drop of its own record in the log excuses an event. */
   readonly excuse: (submission: Submission) => Excuse;
   /** It may have met a server that knew no more why it is forbidden: it was under way as the stream was deleted, or a log went back. */
@@ -59,7 +61,7 @@ export function excuseOf(losses: readonly Loss[], submission: Submission): Excus
 
 /** Judges the end of a story by the invariants 1 to 4, from plain records alone. */
 export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts): void {
-  const { ledger, logs, beganMs, excuse, mayBeTaken, wasDeleted, wasClosed, cameAgainMs, hasEnded } = facts;
+  const { ledger, logs, beganMs, excuse, declaredIn, isUnreadable, mayBeTaken, wasDeleted, wasClosed, cameAgainMs, hasEnded } = facts;
   for (const submission of ledger.submissions) submission.refused ||= submission.forbidden && !mayBeTaken(submission);
   const streams = reads.map(({ info, records }): StreamRead => ({ stream: `${info.name.scope}/${info.name.stream}`, ...info, records }));
   const gaps = new Gaps(streams);
@@ -72,6 +74,7 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
     logs,
     beganMs,
     excuse: (of) => excuse(of as Submission),
+    isDeclaredUnread: (copy) => declaredIn(copy).some(isUnreadable),
     wasDeleted,
     wasClosed,
     cameAgainMs,

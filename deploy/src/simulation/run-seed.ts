@@ -130,6 +130,7 @@ async function judge(world: World, name: string): Promise<void> {
         branched: world.branched,
         holdersOf: (id) => world.fates.holdersOf(id),
         declaredIn: (copy) => world.declaredIn(copy),
+        isUnreadable: (streamId) => unreadable.has(streamId),
       });
       world.fates.judgeEnd(reads.map(({ info }) => info));
       world.judgeStreams(new Set([...reads.map(({ info }) => info.id), ...unreadable.keys()]));
