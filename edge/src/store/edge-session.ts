@@ -62,6 +62,8 @@ export class EdgeSession {
   readonly #disk: DiskUse;
   readonly #commits = new Slots(LIMITS.commitsInFlightMax);
   readonly #uplinkTurn = new Slots(1);
+  /** Streams of which the record that first maps them is not durable yet. */
+  readonly #beingMapped = new Set<Id>();
   #incarnation: Id;
   /** Sequence of the last record handed to the log, and of the last durable one. */
   #lastSeq: number;
@@ -105,6 +107,7 @@ export class EdgeSession {
       log,
       writer: options.writer,
       state: this.#state,
+      isBeingMapped: (id) => this.#beingMapped.has(id),
       freed: recovered.fold,
       gaps: recovered.gaps,
       end: () => this.#durableSeq,
@@ -156,6 +159,7 @@ export class EdgeSession {
         // Where both fail, the first one says why.
         if (begun) await Promise.all([begun, appended]);
         await appended;
+        for (const change of batch.changes) if (change.type === "map-stream") this.#beingMapped.delete(change.id);
         this.#durableEvents = events;
         return { seq, incarnation, storedBytes: encoded.bytes.length, usage: this.#usage() };
       } catch (error) {
@@ -269,6 +273,7 @@ export class EdgeSession {
 
   #encode(batch: CommitBatch): EncodedCommit {
     for (const change of batch.changes) {
+      if (change.type === "map-stream" && !this.#state.streams.get(change.id)?.mapping) this.#beingMapped.add(change.id);
       applyChange(this.#state, change);
       if (change.type === "map-stream") this.#setTarget(change.id, change.mapping.id);
     }

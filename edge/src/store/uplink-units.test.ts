@@ -1,10 +1,13 @@
+import { systemClock } from "@tributary/common/clock";
 import { decodeBlock } from "@tributary/common/format/block";
 import { LIMITS } from "@tributary/common/limits";
 import { describe, expect, it } from "vitest";
 import { decodeCheckpoint } from "./checkpoint-record.ts";
 import type { StateChange } from "./edge-store.ts";
 import { decodeEntry } from "./log-cursor.ts";
+import { createEdgeStore } from "./log-edge-store.ts";
 import { createStream, mapStream, seededRandom } from "./testing/gateway-model.ts";
+import { MemoryDisk, MemoryLog } from "./testing/memory-log.ts";
 import { Site } from "./testing/site.ts";
 
 /** Text that hardly compresses. */
@@ -84,6 +87,34 @@ describe("uplink units", () => {
     expect(await site.send(1_000_000, 10, true)).toBe(0);
     expect(await site.store.usage()).toMatchObject({ eventsHeld: 2, eventsUnsent: 2 });
     await site.gateway.commit(site.store, [], site.mapping(1, true, 1));
+    expect(await site.send(1_000_000, 10, true)).toBe(1);
+    site.checkCore();
+  });
+
+  it("wait for a mapping until it is durable: a crash before would undo it (simulation, seed 6475)", async () => {
+    const disk = new MemoryDisk();
+    let written = Promise.resolve();
+    class SlowLog extends MemoryLog {
+      override async append(data: Uint8Array, expectedLast: number): Promise<number> {
+        await written;
+        return super.append(data, expectedLast);
+      }
+    }
+    const site = new Site(21);
+    site.store = createEdgeStore({
+      log: async () => ({ log: new SlowLog(disk), report: { recordsQuarantined: 0, quarantinePath: "" } }),
+      random: seededRandom(21),
+      clock: systemClock,
+    });
+    await site.open();
+    await site.create(1);
+    await commitTexts(site, ["a"]);
+    const slow = Promise.withResolvers<void>();
+    written = slow.promise;
+    const mapped = site.gateway.commit(site.store, [], site.mapping(0, false, 1));
+    expect(await site.store.uplinkNext(1_000_000)).toEqual([]);
+    slow.resolve();
+    await mapped;
     expect(await site.send(1_000_000, 10, true)).toBe(1);
     site.checkCore();
   });

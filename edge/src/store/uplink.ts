@@ -40,6 +40,8 @@ export interface UplinkOptions {
   readonly log: Log;
   readonly writer: Id;
   readonly state: EdgeState;
+  /** The stream is mapped by a record that is not durable yet. */
+  readonly isBeingMapped: (localId: Id) => boolean;
   /** The fold at the freed position. */
   readonly freed: UplinkFold;
   readonly gaps: GapLedger;
@@ -57,6 +59,7 @@ export class Uplink {
   readonly #log: Log;
   readonly #writer: Id;
   readonly #state: EdgeState;
+  readonly #isBeingMapped: (localId: Id) => boolean;
   readonly #end: () => number;
   readonly #onDamage: DamageListener;
   readonly breathe: () => Promise<void>;
@@ -77,6 +80,7 @@ export class Uplink {
     this.#log = options.log;
     this.#writer = options.writer;
     this.#state = options.state;
+    this.#isBeingMapped = options.isBeingMapped;
     this.freed = options.freed;
     this.gaps = options.gaps;
     this.#end = options.end;
@@ -203,7 +207,9 @@ export class Uplink {
     // A stream is forgotten only after everything of it was freed.
     if (!stream) return { kind: "skip" };
     const { mapping, deleted } = stream;
-    if (!mapping) return { kind: deleted ? "skip" : "unresolved" };
+    // What is sent by a mapping that a crash can undo is sent again by the next one, which may lead elsewhere; and another stream of the name
+    // may be mapped to where it is.
+    if (!mapping || this.#isBeingMapped(localId)) return { kind: deleted ? "skip" : "unresolved" };
     return { kind: deleted ? "give-up" : "send", mapping };
   }
 
