@@ -117,6 +117,8 @@ export async function openCore(parts: CoreParts): Promise<Core> {
   let leasesLost = 0;
   cluster.onLost(() => {
     leasesLost++;
+    // Its record may be gone because the MetaStore went back: what is cached may be of a past that no watch undoes.
+    directory.forgetAll();
   });
   try {
     await cluster.start();

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { CONTAINERS_KEY, ownerKey, releaseContainer, winEpoch } from "../service/cluster-record.ts";
-import { decodeStreamRecord, nameOfKey } from "../service/stream-record.ts";
+import { decodeStreamRecord, encodeStreamRecord, nameOfKey, streamKey } from "../service/stream-record.ts";
 import { seededRandom } from "../service/testing/fast-clock.ts";
 import { decodeOwnerRecord, encodeOwnerRecord } from "./cluster-codec.ts";
 import { HANDOVER_MS, LEASE_MS, type MetaFault, NodeWorld, STEP_MS, serves, type TestNode } from "./testing/node-world.ts";
@@ -281,6 +281,32 @@ describe("a cluster", () => {
     expect(world.balanced(CONTAINERS)).toBe(true);
     const four = await world.start("four");
     await world.until(() => world.balanced(CONTAINERS) && owned(four).length > 0, 10_000);
+  });
+
+  it("whose MetaStore goes back finds under a name what has it now, also at a node without containers (simulation, seed 6723)", async () => {
+    const [one, two, three] = await threeNodes();
+    two.core?.setDraining(true);
+    for (const node of world.nodes) node.core?.announce(`http://${node.name}`);
+    await world.until(() => owned(two).length === 0 && world.allServed(CONTAINERS), 10_000);
+    await world.pass(1_000);
+    const past = world.store.save();
+    const name = { scope: "plant", stream: "press" };
+    const put = (id: string, container: number) => {
+      const of = { contentType: "text/plain", createdAtMs: 0, closed: false, past: [], deletedAtMs: 0 };
+      const record = encodeStreamRecord({ ...of, id: id.repeat(32), segments: 1, containers: [container], state: "open" });
+      return world.store.create(streamKey(name), record);
+    };
+    await put("a", 0);
+    expect(await two.core?.ownerUrl(name)).toBe(`http://${world.serving(0)[0]?.name}`);
+    two.meta.forgetWatches();
+    await world.pass(2_000);
+    world.store.restore(past);
+    await world.until(() => two.core?.status().leasesLost === 1 && world.allServed(CONTAINERS), 10_000);
+    await world.pass(3_000);
+    expect(owned(two)).toEqual([]);
+    const other = serves(one, 0) ? three : one;
+    await put("b", owned(other)[0] ?? -1);
+    expect(await two.core?.ownerUrl(name)).toBe(`http://${other.name}`);
   });
 
   it.each(["of somebody before", "missing"])(
