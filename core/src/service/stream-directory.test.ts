@@ -91,6 +91,31 @@ describe("stream directory", () => {
     await directory.close();
   });
 
+  test.each(["hears of it", "writes itself"])(
+    "forgets what it knew of a name once the MetaStore went back behind it, and it %s (seed 6723)",
+    async (how) => {
+      const store = new MemoryMetaStore();
+      let passedMs = 0;
+      const fast = fastClock();
+      const clock = { ...fast, monotonicMs: () => fast.monotonicMs() + passedMs };
+      const directory = new StreamDirectory({ meta: store, clock, random: seededRandom(1) }, SILENT);
+      await directory.start();
+      await create(directory, "a");
+      const before = store.save();
+      await remove(directory);
+      await create(directory, "b");
+      store.restore(before);
+      const change = () => (how === "hears of it" ? directoryOn(store, 2).confirm(NAME) : directory.confirm(NAME));
+      // It may still be a change from before what is known, which comes late.
+      await change();
+      expect((await directory.find(NAME))?.record.id).toBe("b".repeat(32));
+      passedMs = 5_000;
+      await change();
+      expect((await directory.find(NAME))?.record.id).toBe("a".repeat(32));
+      await directory.close();
+    },
+  );
+
   test("gives a stream another name where another one has its own, and finds it by its id as before (simulation, seed 253)", async () => {
     const store = new MemoryMetaStore();
     const directory = directoryOn(store);

@@ -57,8 +57,8 @@ export class StreamDirectory {
   readonly #log: Logger;
   readonly #byName = new BoundedCache<StreamEntry>(LIMITS.directoryCacheEntriesMax);
   readonly #keyOfId = new BoundedCache<StreamName>(LIMITS.directoryCacheEntriesMax);
-  /** When entries that are certain were won. */
-  readonly #wonAtMs = new WeakMap<StreamEntry, number>();
+  /** When entries were read or won. */
+  readonly #knownSinceMs = new WeakMap<StreamEntry, number>();
   readonly #lookups = new Map<Id, Promise<StreamEntry | undefined>>();
   readonly #stopped = new AbortController();
   #watching: Promise<void> | undefined;
@@ -328,17 +328,24 @@ export class StreamDirectory {
 
   /** Other nodes change records as well, and the watch that tells of it may have been forgotten: what was won counts for a while. */
   #isCertain(entry: StreamEntry): boolean {
-    const wonAtMs = this.#wonAtMs.get(entry);
-    return wonAtMs !== undefined && this.#access.clock.monotonicMs() - wonAtMs < CERTAIN_MS;
+    return entry.certain && !this.#isOld(entry);
   }
 
-  /** The newer one of the entry and what is cached. */
+  #isOld(entry: StreamEntry): boolean {
+    return this.#access.clock.monotonicMs() - (this.#knownSinceMs.get(entry) ?? 0) >= CERTAIN_MS;
+  }
+
+  /**
+   * The newer one of the entry and what is cached. Revisions tell which: but where the MetaStore went back, one that is won now is
+   * below one that has been known for long.
+   */
   #keep(entry: StreamEntry): StreamEntry {
     const key = streamKey(entry.name);
     const cached = this.#byName.get(key);
-    if (cached && (cached.revision > entry.revision || (cached.revision === entry.revision && cached.certain))) return cached;
+    const wentBack = cached && entry.certain && cached.revision > entry.revision && this.#isOld(cached);
+    if (cached && !wentBack && (cached.revision > entry.revision || (cached.revision === entry.revision && cached.certain))) return cached;
     this.#byName.set(key, entry);
-    if (entry.certain) this.#wonAtMs.set(entry, this.#access.clock.monotonicMs());
+    this.#knownSinceMs.set(entry, this.#access.clock.monotonicMs());
     return entry;
   }
 
@@ -390,7 +397,10 @@ export class StreamDirectory {
 
   #observe(change: MetaChange): void {
     const cached = this.#byName.get(change.key);
-    if (cached && change.revision > cached.revision) this.#byName.delete(change.key);
+    if (!cached) return;
+    // A change below what has been known for long is one of a MetaStore that went back: what is cached is on a history that is gone.
+    const wentBack = change.revision < cached.revision && this.#isOld(cached);
+    if (change.revision > cached.revision || wentBack) this.#byName.delete(change.key);
   }
 }
 
