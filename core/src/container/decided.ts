@@ -38,16 +38,15 @@ interface DecidedHead {
   streamSeq: string;
 }
 
-/** Not the number of a frame: nothing is decided that is not durable. */
-const NONE = -1;
+/** Before the first frame of an attempt. */
+const NO_FRAME = -1;
 
-/** Used again for what later frames decide: a busy container decides tens of thousands of slices a second. */
+/** Says nothing once its frame is settled, and is used again: a busy container decides tens of thousands of slices a second. */
 interface DecidedSegment {
   frame: number;
   length: number;
-  /** Most segments have one writer at a time. */
-  readonly writer: DecidedWriter;
-  others: Map<string, DecidedWriter> | undefined;
+  /** As many as it had at once in frames that were not durable: few. */
+  readonly writers: DecidedWriter[];
 }
 
 interface DecidedWriter {
@@ -57,42 +56,40 @@ interface DecidedWriter {
   hash: number;
 }
 
-function writerIn({ writer, others }: DecidedSegment, key: string): DecidedWriter | undefined {
-  return writer.key === key && writer.frame !== NONE ? writer : others?.get(key);
-}
-
-function setWriterIn(segment: DecidedSegment, key: string, frame: number, last: number, hash: number): void {
-  const writer = writerIn(segment, key) ?? (segment.writer.frame === NONE ? segment.writer : addWriter(segment, key));
-  writer.key = key;
-  writer.frame = frame;
-  writer.last = last;
-  writer.hash = hash;
-}
-
-function addWriter(segment: DecidedSegment, key: string): DecidedWriter {
-  const writer = { key, frame: NONE, last: 0, hash: 0 };
-  segment.others ??= new Map();
-  segment.others.set(key, writer);
-  return writer;
+/** Where to note what is decided of the writer: its own entry, one that says nothing any more, or another one. */
+function entryFor({ writers }: DecidedSegment, key: string, settled: number): DecidedWriter {
+  let free: DecidedWriter | undefined;
+  for (const writer of writers) {
+    if (writer.key === key) return writer;
+    if (writer.frame <= settled) free = writer;
+  }
+  if (free) return free;
+  const added = { key, frame: NO_FRAME, last: 0, hash: 0 };
+  writers.push(added);
+  return added;
 }
 
 class SegmentView implements SegmentHead {
   readonly #decided: DecidedSegment | undefined;
   readonly #durable: StreamState | undefined;
   readonly #position: number;
+  readonly #settled: number;
 
-  constructor(decided: DecidedSegment | undefined, durable: StreamState | undefined, position: number) {
+  constructor(decided: DecidedSegment | undefined, durable: StreamState | undefined, position: number, settled: number) {
     this.#decided = decided;
     this.#durable = durable;
     this.#position = position;
+    this.#settled = settled;
   }
 
   get length(): number {
-    return this.#decided?.length ?? this.#durable?.segments[this.#position]?.length ?? 0;
+    const decided = this.#decided;
+    return decided && decided.frame > this.#settled ? decided.length : (this.#durable?.segments[this.#position]?.length ?? 0);
   }
 
   writer(key: string): { readonly last: number; readonly hash: number } | undefined {
-    return (this.#decided && writerIn(this.#decided, key)) ?? (this.#durable && writerEntry(this.#durable, this.#position, key));
+    if (this.#decided) for (const writer of this.#decided.writers) if (writer.key === key && writer.frame > this.#settled) return writer;
+    return this.#durable && writerEntry(this.#durable, this.#position, key);
   }
 }
 
@@ -102,28 +99,27 @@ interface DecidedStream {
   registered: { readonly frame: number; readonly segments: readonly SegmentId[] } | undefined;
   /** By position among the stream's segments, which is the same before and after its registration is durable. */
   readonly segments: DecidedSegment[];
-  /** Of how many of them something is decided. */
-  segmentsDecided: number;
 }
 
 /** What one frame changed. */
 interface Touched {
   readonly streams: Set<Id>;
-  /** In threes: stream, position of the segment, key of the writer or undefined. */
-  readonly slices: (DecidedStream | number | string | undefined)[];
   readonly producers: string[];
 }
 
 /**
  * Speculative state: the durable state, and over it what frames decided that are not durable yet. Only what those frames touch
  * is held, so that it costs by the frame and is thrown away at no cost when the attempt ends. Many small slices make a busy
- * container: so nothing is looked up by a text that is made for it, and a segment has one entry.
+ * container: so nothing is looked up by a text that is made for it, and of what a frame says of segments nothing has to be done when
+ * it is durable.
  */
 export class DecidedState {
   readonly #durable: ContainerState;
   readonly #streams = new Map<Id, DecidedStream>();
   readonly #producers = new Map<string, { readonly frame: number; readonly value: ProducerState }>();
   readonly #touched = new Map<number, Touched>();
+  /** The newest frame that is durable: what it and those before it decided is in the durable state. */
+  #settled = NO_FRAME;
 
   constructor(durable: ContainerState) {
     this.#durable = durable;
@@ -157,8 +153,7 @@ export class DecidedState {
     const durable = this.#durable.streams.get(streamId);
     const position = positionIn(stream, durable, id);
     if (position < 0) return undefined;
-    const decided = stream?.segments[position];
-    return new SegmentView(decided?.frame === NONE ? undefined : decided, durable, position);
+    return new SegmentView(stream?.segments[position], durable, position, this.#settled);
   }
 
   producer(streamId: Id, producerId: string): ProducerState | undefined {
@@ -211,41 +206,33 @@ export class DecidedState {
     assert(position >= 0, "a slice that is appended names a segment of its stream");
     let segment = stream.segments[position];
     if (!segment) {
-      segment = { frame: NONE, length: 0, writer: { key: "", frame: NONE, last: 0, hash: 0 }, others: undefined };
+      segment = { frame, length: 0, writers: [] };
       stream.segments[position] = segment;
     }
-    if (segment.frame === NONE) stream.segmentsDecided++;
     segment.frame = frame;
     segment.length = decision.ordinal + added;
-    if (key !== undefined) setWriterIn(segment, key, frame, slice.last, hashOfLast(slice));
-    this.#touch(frame).slices.push(stream, position, key);
+    if (key === undefined) return;
+    const writer = entryFor(segment, key, this.#settled);
+    writer.key = key;
+    writer.frame = frame;
+    writer.last = slice.last;
+    writer.hash = hashOfLast(slice);
   }
 
-  /** The frame is durable and applied to the durable state: what no later frame touched need not be held any more. */
+  /** The frame, the oldest one that was not, is durable and applied to the durable state: what no later one touched need not be held any more. */
   settle(frame: number): void {
+    assert(frame > this.#settled, "frames become durable in their order");
+    this.#settled = frame;
     const touched = this.#touched.get(frame);
     if (!touched) return;
     this.#touched.delete(frame);
-    const { streams, slices, producers } = touched;
-    for (let i = 0; i < slices.length; i += 3) {
-      const stream = slices[i] as DecidedStream;
-      const segment = stream.segments[slices[i + 1] as number] as DecidedSegment;
-      const key = slices[i + 2] as string | undefined;
-      const writer = key === undefined ? undefined : writerIn(segment, key);
-      if (writer?.frame === frame) {
-        writer.frame = NONE;
-        if (writer !== segment.writer) segment.others?.delete(writer.key);
-      }
-      if (segment.frame !== frame) continue;
-      segment.frame = NONE;
-      stream.segmentsDecided--;
-    }
+    const { streams, producers } = touched;
     for (const streamId of streams) {
       const stream = this.#streams.get(streamId);
       if (!stream) continue;
       if (stream.head?.frame === frame) stream.head = undefined;
       if (stream.registered?.frame === frame) stream.registered = undefined;
-      if (!stream.head && !stream.registered && stream.segmentsDecided === 0) this.#streams.delete(streamId);
+      if (!stream.head && !stream.registered) this.#streams.delete(streamId);
     }
     for (const key of producers) if (this.#producers.get(key)?.frame === frame) this.#producers.delete(key);
   }
@@ -253,6 +240,7 @@ export class DecidedState {
   /** The attempt ended: nothing but the durable state holds. */
   clear(): void {
     for (const layer of [this.#streams, this.#producers, this.#touched]) layer.clear();
+    this.#settled = NO_FRAME;
   }
 
   #changeHead(streamId: Id, change: Partial<Omit<DecidedHead, "frame">>, frame: number): void {
@@ -277,7 +265,7 @@ export class DecidedState {
   #stream(streamId: Id): DecidedStream {
     let stream = this.#streams.get(streamId);
     if (!stream) {
-      stream = { head: undefined, registered: undefined, segments: [], segmentsDecided: 0 };
+      stream = { head: undefined, registered: undefined, segments: [] };
       this.#streams.set(streamId, stream);
     }
     return stream;
@@ -286,7 +274,7 @@ export class DecidedState {
   #touch(frame: number): Touched {
     let touched = this.#touched.get(frame);
     if (!touched) {
-      touched = { streams: new Set(), slices: [], producers: [] };
+      touched = { streams: new Set(), producers: [] };
       this.#touched.set(frame, touched);
     }
     return touched;
