@@ -26,13 +26,13 @@ const CELLS = 5;
  * find their entries close to each other.
  */
 export class WriterTable implements Iterable<readonly [position: number, entry: WriterEntry]> {
-  /** By position of the segment; one that takes another's place keeps its position. */
-  readonly #rows = new Map<number, number>();
+  /** By position of the segment; one that takes another's place keeps its position. Where the writer has nothing there is a hole. */
+  readonly #rows: number[] = [];
   readonly #entries = new NumberRows(CELLS);
 
   /** The row of the segment at a position; undefined if the writer has nothing there. Rows keep their numbers. */
   rowOf(position: number): number | undefined {
-    return this.#rows.get(position);
+    return this.#rows[position];
   }
 
   at(row: number): WriterEntry {
@@ -41,7 +41,7 @@ export class WriterTable implements Iterable<readonly [position: number, entry: 
 
   /** Enters what was appended to the segment at a position, and returns the row. */
   set(position: number, last: number, hash: number): number {
-    let row = this.#rows.get(position);
+    let row = this.#rows[position];
     if (row === undefined) row = this.#add(position);
     else assert(last > this.#entries.get(row, LAST), "a writer's number only grows");
     this.#entries.set(row, LAST, last);
@@ -64,13 +64,14 @@ export class WriterTable implements Iterable<readonly [position: number, entry: 
     this.#entries.set(row, FLUSH_ROW, place);
   }
 
+  /** In order of positions. */
   *[Symbol.iterator](): Generator<readonly [position: number, entry: WriterEntry], void> {
-    for (const [position, row] of this.#rows) yield [position, this.at(row)];
+    for (const [position, row] of this.#rows.entries()) if (row !== undefined) yield [position, this.at(row)];
   }
 
   #add(position: number): number {
     const row = this.#entries.add();
-    this.#rows.set(position, row);
+    this.#rows[position] = row;
     return row;
   }
 }
