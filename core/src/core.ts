@@ -118,7 +118,7 @@ export async function openCore(parts: CoreParts): Promise<Core> {
   cluster.onLost(() => {
     leasesLost++;
     // Its record may be gone because the MetaStore went back: what is cached may be of a past that no watch undoes.
-    directory.forgetAll();
+    directory.beginAnew();
   });
   try {
     await cluster.start();

@@ -91,30 +91,39 @@ describe("stream directory", () => {
     await directory.close();
   });
 
-  test.each(["hears of it", "writes itself"])(
-    "forgets what it knew of a name once the MetaStore went back behind it, and it %s (seed 6723)",
-    async (how) => {
-      const store = new MemoryMetaStore();
-      let passedMs = 0;
-      const fast = fastClock();
-      const clock = { ...fast, monotonicMs: () => fast.monotonicMs() + passedMs };
-      const directory = new StreamDirectory({ meta: store, clock, random: seededRandom(1) }, SILENT);
-      await directory.start();
-      await create(directory, "a");
-      const before = store.save();
-      await remove(directory);
-      await create(directory, "b");
-      store.restore(before);
-      const change = () => (how === "hears of it" ? directoryOn(store, 2).confirm(NAME) : directory.confirm(NAME));
+  test.each([
+    ["hears of it", "an older revision"],
+    ["writes itself", "an older revision"],
+    ["hears of it", "the same revision"],
+    ["writes itself", "the same revision"],
+  ])("forgets what it knew of a name once the MetaStore went back behind it, and it %s under %s (seed 6723)", async (how, revision) => {
+    const store = new MemoryMetaStore();
+    let passedMs = 0;
+    const fast = fastClock();
+    const clock = { ...fast, monotonicMs: () => fast.monotonicMs() + passedMs };
+    const directory = new StreamDirectory({ meta: store, clock, random: seededRandom(1) }, SILENT);
+    await directory.start();
+    await create(directory, "a");
+    const before = store.save();
+    await remove(directory);
+    await create(directory, "b");
+    store.restore(before);
+    const known = (await directory.find(NAME))?.revision ?? 0;
+    const other = directoryOn(store, 2);
+    if (revision === "the same revision") {
+      for (let at = 0; at < known - 1; ) at = await store.create(`elsewhere/${at}`, new Uint8Array());
+    } else if (how === "hears of it") {
       // It may still be a change from before what is known, which comes late.
-      await change();
-      expect((await directory.find(NAME))?.record.id).toBe("b".repeat(32));
-      passedMs = 5_000;
-      await change();
-      expect((await directory.find(NAME))?.record.id).toBe("a".repeat(32));
-      await directory.close();
-    },
-  );
+      await directoryOn(store, 3).confirm(NAME);
+    }
+    expect((await directory.find(NAME))?.record.id).toBe("b".repeat(32));
+    passedMs = 5_000;
+    const confirmed = await (how === "hears of it" ? other : directory).confirm(NAME);
+    expect(confirmed?.record.id).toBe("a".repeat(32));
+    expect(Number(confirmed?.revision) === known).toBe(revision === "the same revision");
+    expect((await directory.find(NAME))?.record.id).toBe("a".repeat(32));
+    await directory.close();
+  });
 
   test("gives a stream another name where another one has its own, and finds it by its id as before (simulation, seed 253)", async () => {
     const store = new MemoryMetaStore();

@@ -61,7 +61,8 @@ export class StreamDirectory {
   readonly #knownSinceMs = new WeakMap<StreamEntry, number>();
   readonly #lookups = new Map<Id, Promise<StreamEntry | undefined>>();
   readonly #stopped = new AbortController();
-  #watching: Promise<void> | undefined;
+  #following: Promise<void> | undefined;
+  #watch = new AbortController();
   #count = 0;
   #tombstones = 0;
 
@@ -80,13 +81,13 @@ export class StreamDirectory {
     const entries = this.#decodeAll(await this.#access.meta.list(STREAMS_PREFIX));
     this.#count = entries.filter((entry) => entry.record.state !== "deleted").length;
     await this.#forgetOldTombstones(entries);
-    this.#watching = this.#watch();
+    this.#following = this.#follow();
     return entries.filter((entry) => entry.record.state === "deleting");
   }
 
   async close(): Promise<void> {
     this.#stopped.abort();
-    await this.#watching;
+    await this.#following;
   }
 
   /** The stream of a name unless it is deleted; it may be on its way out. */
@@ -205,7 +206,7 @@ export class StreamDirectory {
       if (before.state === "deleted") {
         // A read that found nothing may be old: what this node itself wrote is newer.
         const cached = this.#byName.get(key);
-        const old = cached?.certain && (entry?.revision ?? 0) <= cached.revision;
+        const old = cached && this.#isCertain(cached) && (entry?.revision ?? 0) <= cached.revision;
         return old ? { type: "again" } : { type: "keep", result: undefined };
       }
       if (mayHaveLanded && before.id !== tried) return { type: "keep", result: "unknown" };
@@ -336,14 +337,17 @@ export class StreamDirectory {
   }
 
   /**
-   * The newer one of the entry and what is cached. Revisions tell which: but where the MetaStore went back, one that is won now is
-   * below one that has been known for long.
+   * The newer one of the entry and what is cached. Revisions tell which; but what is won is new: if it is not above what is known, its
+   * answer came late, or the MetaStore went back. Which of them holds, the next read tells.
    */
   #keep(entry: StreamEntry): StreamEntry {
     const key = streamKey(entry.name);
     const cached = this.#byName.get(key);
-    const wentBack = cached && entry.certain && cached.revision > entry.revision && this.#isOld(cached);
-    if (cached && !wentBack && (cached.revision > entry.revision || (cached.revision === entry.revision && cached.certain))) return cached;
+    if (cached && (cached.revision > entry.revision || (cached.revision === entry.revision && cached.certain))) {
+      if (!entry.certain) return cached;
+      this.#byName.delete(key);
+      return entry;
+    }
     this.#byName.set(key, entry);
     this.#knownSinceMs.set(entry, this.#access.clock.monotonicMs());
     return entry;
@@ -382,12 +386,20 @@ export class StreamDirectory {
     this.#tombstones = tombstones.length - old.length;
   }
 
+  /** Forgets all that is cached, and what a watch had seen, of a MetaStore that may have gone back. */
+  beginAnew(): void {
+    this.forgetAll();
+    this.#watch.abort();
+  }
+
   /** Keeps cached records from growing old when other nodes change them. */
-  async #watch(): Promise<void> {
+  async #follow(): Promise<void> {
     const { signal } = this.#stopped;
     while (!signal.aborted) {
+      this.#watch = new AbortController();
       try {
-        await this.#access.meta.watch(STREAMS_PREFIX, signal, (change) => this.#observe(change));
+        const watching = AbortSignal.any([signal, this.#watch.signal]);
+        await this.#access.meta.watch(STREAMS_PREFIX, watching, (change) => this.#observe(change));
       } catch (error) {
         this.#log.warn("the watch over the streams broke off", { error: toTributaryError(error).code });
       }
@@ -398,9 +410,19 @@ export class StreamDirectory {
   #observe(change: MetaChange): void {
     const cached = this.#byName.get(change.key);
     if (!cached) return;
-    // A change below what has been known for long is one of a MetaStore that went back: what is cached is on a history that is gone.
-    const wentBack = change.revision < cached.revision && this.#isOld(cached);
+    // A MetaStore that went back gives revisions again: a change below what has been known for long, or another one under its revision.
+    const wentBack = change.revision < cached.revision ? this.#isOld(cached) : !isOf(change, cached.record);
     if (change.revision > cached.revision || wentBack) this.#byName.delete(change.key);
+  }
+}
+
+function isOf({ key, value }: MetaChange, record: StreamRecord): boolean {
+  try {
+    const changed = value && decodeStreamRecord(key, value);
+    return changed?.id === record.id && changed.state === record.state;
+  } catch {
+    // Damaged: whoever reads it is told.
+    return false;
   }
 }
 
