@@ -114,7 +114,7 @@ describe("block", () => {
   it("refuses an index that holds more than its slices need", () => {
     const { columns, inputs } = build([{ slice: 0, key: "k", timeMs: 1, data: new Uint8Array(40).fill(65) }], 1);
     const parts = takeApart(encodeBlock(WRITER, columns, inputs));
-    const index = parts.index as { s: Uint8Array; x: Record<string, number[]>; a: unknown[] };
+    const index = parts.index as { s: Uint8Array; x: Record<string, number[]>; a: unknown[]; c: number[] };
     const decodeWith = (change: object) => () => decodeBlock(putTogether({ ...parts, index: { ...index, ...change } }, pack));
     expect(decodeWith({})().slices.length).toBe(1);
     for (const name of Object.keys(index.x)) {
@@ -127,6 +127,7 @@ describe("block", () => {
     const parent = [0, new Uint8Array(8), 1];
     expect(decodeWith({ a: [parent] })().slices.at(0)?.parent?.last).toBe(1);
     expect(decodeWith({ a: [parent, parent] })).toThrow("one a slice");
+    expect(decodeWith({ c: [0, 0, 0, 0, ...index.c] })).toThrow("one a slice");
   });
 
   it("answers garbage with BLOCK_CORRUPT", () => {

@@ -28,6 +28,8 @@ import { MalformedBytes } from "./varint.ts";
 const MAGIC = 0x4b425254; // "TRBK"
 const VERSION = 1;
 const PREFIX_BYTES = 16;
+/** In the index: codec, stored and raw length, events. */
+const CHUNK_NUMBERS = 4;
 const CRC_BYTES = 4;
 /** An index below this part of its chunks is not compressed: that costs 1 to 4 % of bytes (measured: 2). */
 const INDEX_PLAIN_SHARE = 16;
@@ -460,22 +462,22 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
   const incarnation = bytesToHex(idBytes(index.i, INCARNATION_BYTES));
   const lane = LANES[count(index.l)];
   if (!lane) throw new MalformedBytes("unknown lane");
-  const chunks = readChunkInfos(index.c, chunksAt, crcAt);
-  if (!(index.s instanceof Uint8Array) || index.s.length % STREAM_ID_BYTES !== 0)
-    throw new MalformedBytes("stream ids have a wrong length");
-  const streamIds = Array.from({ length: index.s.length / STREAM_ID_BYTES }, (_, i) =>
-    bytesToHex(index.s.subarray(i * STREAM_ID_BYTES, (i + 1) * STREAM_ID_BYTES)),
-  );
-  const x = index.x;
+  const { x, s, c, a } = index;
   const columns = [x.k, x.s, x.g, x.e, x.n, x.f, x.p, x.l, x.c, x.h, x.t, x.d, x.v];
-  if (![...columns, index.c, index.a].every(Array.isArray)) throw new MalformedBytes("a list of the index is none");
+  if (![...columns, c, a].every(Array.isArray)) throw new MalformedBytes("a list of the index is none");
   const sliceCount = x.k.length;
   if (sliceCount === 0 || sliceCount > LIMITS.blockSlicesMax) throw new MalformedBytes("impossible number of slices");
-  // Columns are kept as long as the block is: a few bytes may unpack to very long ones.
-  if (columns.some((column) => column.length !== sliceCount) || streamIds.length > sliceCount || index.a.length > sliceCount)
+  if (!(s instanceof Uint8Array) || s.length % STREAM_ID_BYTES !== 0) throw new MalformedBytes("stream ids have a wrong length");
+  // All of it is kept as long as the block is: a few bytes may unpack to very long lists.
+  const most = Math.max(s.length / STREAM_ID_BYTES, c.length / CHUNK_NUMBERS, a.length);
+  if (columns.some((column) => column.length !== sliceCount) || most > sliceCount)
     throw new MalformedBytes("the index has other numbers than one a slice");
+  const chunks = readChunkInfos(c, chunksAt, crcAt);
+  const streamIds = Array.from({ length: s.length / STREAM_ID_BYTES }, (_, i) =>
+    bytesToHex(s.subarray(i * STREAM_ID_BYTES, (i + 1) * STREAM_ID_BYTES)),
+  );
   const parents = new Map<number, { incarnation: Id; last: number }>();
-  for (const [slice, parent, last] of index.a) {
+  for (const [slice, parent, last] of a) {
     parents.set(count(slice), { incarnation: bytesToHex(idBytes(parent, INCARNATION_BYTES)), last: count(last) });
   }
   const eventsInChunk = new Array<number>(chunks.length).fill(0);
@@ -548,7 +550,7 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
 function readChunkInfos(flat: readonly number[], chunksAt: number, crcAt: number): ChunkInfo[] {
   const chunks: ChunkInfo[] = [];
   let offset = chunksAt;
-  for (let i = 0; i < flat.length; i += 4) {
+  for (let i = 0; i < flat.length; i += CHUNK_NUMBERS) {
     const [codec, storedBytes, rawBytes, events] = [count(flat[i]), count(flat[i + 1]), count(flat[i + 2]), count(flat[i + 3])];
     if (rawBytes > 2 * LIMITS.blockBytesMax) throw new MalformedBytes("a chunk claims an impossible size");
     chunks.push({ codec, offset, storedBytes, rawBytes, events });
