@@ -159,8 +159,8 @@ export class EdgeSession {
         // Where both fail, the first one says why.
         if (begun) await Promise.all([begun, appended]);
         await appended;
-        for (const change of batch.changes) if (change.type === "map-stream") this.#beingMapped.delete(change.id);
         this.#durableEvents = events;
+        for (const change of batch.changes) if (change.type === "map-stream") this.#beingMapped.delete(change.id);
         return { seq, incarnation, storedBytes: encoded.bytes.length, usage: this.#usage() };
       } catch (error) {
         throw this.#fail(error);
