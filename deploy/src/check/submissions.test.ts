@@ -83,6 +83,7 @@ describe("submissions and gateways' logs", () => {
       wasDeleted: () => false,
       wasClosed: () => false,
       cameAgainMs: () => undefined,
+      underWayMsMax: 1_000,
       hasEnded: () => false,
       violate: (invariant, kind) => found.push(`${invariant} ${kind}`),
     };
@@ -302,6 +303,8 @@ describe("submissions and gateways' logs", () => {
     // The later one was sent when the core had the other one again.
     expect(judgeAgain(2, 39)).toEqual(["2 reordered"]);
     expect(judgeAgain(2, undefined)).toEqual(["2 reordered"]);
+    // Nobody had sent it again.
+    expect(judgeAgain(2, 1_051)).toEqual(["2 reordered"]);
     expect(judgeAgain(1, 50)).toEqual(["2 reordered"]);
   });
 

@@ -35,6 +35,8 @@ export interface Told {
   readonly wasClosed: (id: number, streamId: string) => boolean;
   /** When the core was given the event once more in this stream, after its logs had lost it there; undefined if they never did. */
   readonly cameAgainMs: (id: number, streamId: string) => number | undefined;
+  /** How long a request may be under way. */
+  readonly underWayMsMax: number;
   /** The stream of the core is deleted or closed. */
   readonly hasEnded: (streamId: string) => boolean;
   readonly violate: Violate;
@@ -107,7 +109,7 @@ interface Acknowledged {
  * itself twice, because the first answer did not come, where the core's logs lost it meanwhile: its acknowledgement went with it.
  */
 function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told): void {
-  const { submissions, logs, wasDeleted, cameAgainMs, violate } = told;
+  const { submissions, logs, wasDeleted, cameAgainMs, underWayMsMax, violate } = told;
   /** By writer, key and whether it was revived: what was sent last, for each of the gateway's streams and each history of its log. */
   const latest = new Map<string, Map<string, Acknowledged>>();
   const met = new Set<number>();
@@ -121,7 +123,9 @@ function checkAckOrder({ id: streamId, stream, records }: StreamRead, told: Told
     if (!first && submission.attempts > 1 && wasDeleted(id)) continue;
     const revived = isRevived(id, streamId, told);
     const group = mapIn(latest, `${submission.writer} ${key} ${revived}`);
-    const againMs = !first && submission.attempts > 1 ? cameAgainMs(id, streamId) : undefined;
+    const cameMs = !first && submission.attempts > 1 ? cameAgainMs(id, streamId) : undefined;
+    // What comes later than any request may be under way was sent by nobody.
+    const againMs = cameMs !== undefined && cameMs <= submission.lastMs + underWayMsMax ? cameMs : undefined;
     for (const before of group.values()) {
       if (submission.ackMs === undefined || Math.max(submission.ackMs, againMs ?? 0) >= before.sentMs) continue;
       if (first && before.copy && (mayComeLate(first, before.copy, logs) || (revived && mayComeAlone(first, before.copy, streamId, logs))))

@@ -5,6 +5,7 @@ import { runOf } from "../check/plain.ts";
 import { StreamVerifier } from "../check/stream-verifier.ts";
 import { checkSubmissions, type Excuse, Gaps, type StreamRead } from "../check/submissions.ts";
 import type { Ledger, Loss, Seen, Submission } from "./ledger.ts";
+import { UNDER_WAY_MS_MAX } from "./stream-fates.ts";
 
 export type { Excuse } from "../check/submissions.ts";
 
@@ -78,6 +79,7 @@ export function checkReads(reads: readonly CompleteRead[], facts: CheckerFacts):
     wasDeleted,
     wasClosed,
     cameAgainMs,
+    underWayMsMax: UNDER_WAY_MS_MAX,
     hasEnded,
     violate: ledger.violate,
   });
