@@ -40,32 +40,35 @@ interface DecidedHead {
 
 /** Before the first frame of an attempt. */
 const NO_FRAME = -1;
+const WRITERS_MIN = 8;
 
 /** Says nothing once its frame is settled, and is used again: a busy container decides tens of thousands of slices a second. */
 interface DecidedSegment {
   frame: number;
   length: number;
-  /** As many as it had at once in frames that were not durable: few. */
-  readonly writers: DecidedWriter[];
+  /** By key. */
+  readonly writers: Map<string, DecidedWriter>;
+  /** Once it has so many, those that say nothing any more are thrown out. */
+  writersMax: number;
 }
 
 interface DecidedWriter {
-  key: string;
   frame: number;
   last: number;
   hash: number;
 }
 
-/** Where to note what is decided of the writer: its own entry, one that says nothing any more, or another one. */
-function entryFor({ writers }: DecidedSegment, key: string, settled: number): DecidedWriter {
-  let free: DecidedWriter | undefined;
-  for (const writer of writers) {
-    if (writer.key === key) return writer;
-    if (writer.frame <= settled) free = writer;
+/** Where to note what is decided of the writer. */
+function entryFor(segment: DecidedSegment, key: string, settled: number): DecidedWriter {
+  const { writers } = segment;
+  const known = writers.get(key);
+  if (known) return known;
+  if (writers.size >= segment.writersMax) {
+    for (const [other, { frame }] of writers) if (frame <= settled) writers.delete(other);
+    segment.writersMax = Math.max(WRITERS_MIN, 2 * writers.size);
   }
-  if (free) return free;
-  const added = { key, frame: NO_FRAME, last: 0, hash: 0 };
-  writers.push(added);
+  const added = { frame: NO_FRAME, last: 0, hash: 0 };
+  writers.set(key, added);
   return added;
 }
 
@@ -88,7 +91,8 @@ class SegmentView implements SegmentHead {
   }
 
   writer(key: string): { readonly last: number; readonly hash: number } | undefined {
-    if (this.#decided) for (const writer of this.#decided.writers) if (writer.key === key && writer.frame > this.#settled) return writer;
+    const decided = this.#decided?.writers.get(key);
+    if (decided && decided.frame > this.#settled) return decided;
     return this.#durable && writerEntry(this.#durable, this.#position, key);
   }
 }
@@ -206,14 +210,13 @@ export class DecidedState {
     assert(position >= 0, "a slice that is appended names a segment of its stream");
     let segment = stream.segments[position];
     if (!segment) {
-      segment = { frame, length: 0, writers: [] };
+      segment = { frame, length: 0, writers: new Map(), writersMax: WRITERS_MIN };
       stream.segments[position] = segment;
     }
     segment.frame = frame;
     segment.length = decision.ordinal + added;
     if (key === undefined) return;
     const writer = entryFor(segment, key, this.#settled);
-    writer.key = key;
     writer.frame = frame;
     writer.last = slice.last;
     writer.hash = hashOfLast(slice);

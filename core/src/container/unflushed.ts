@@ -79,7 +79,7 @@ export class UnflushedExtents {
   }
 
   at(position: number): Extent {
-    const cell = (cell: number) => this.rows.get(position, cell);
+    const cell = (which: number) => this.rows.get(position, which);
     return {
       chain: cell(EXTENT.chain),
       count: cell(EXTENT.count),

@@ -26,13 +26,13 @@ const CELLS = 5;
  * find their entries close to each other.
  */
 export class WriterTable implements Iterable<readonly [position: number, entry: WriterEntry]> {
-  /** By position of the segment; one that takes another's place keeps its position. Where the writer has nothing there is a hole. */
-  readonly #rows: number[] = [];
+  /** By position of the segment; one that takes another's place keeps its position. Most writers are in few segments: so not an array. */
+  readonly #rows = new Map<number, number>();
   readonly #entries = new NumberRows(CELLS);
 
   /** The row of the segment at a position; undefined if the writer has nothing there. Rows keep their numbers. */
   rowOf(position: number): number | undefined {
-    return this.#rows[position];
+    return this.#rows.get(position);
   }
 
   at(row: number): WriterEntry {
@@ -41,7 +41,7 @@ export class WriterTable implements Iterable<readonly [position: number, entry: 
 
   /** Enters what was appended to the segment at a position, and returns the row. */
   set(position: number, last: number, hash: number): number {
-    let row = this.#rows[position];
+    let row = this.#rows.get(position);
     if (row === undefined) row = this.#add(position);
     else assert(last > this.#entries.get(row, LAST), "a writer's number only grows");
     this.#entries.set(row, LAST, last);
@@ -66,12 +66,12 @@ export class WriterTable implements Iterable<readonly [position: number, entry: 
 
   /** In order of positions. */
   *[Symbol.iterator](): Generator<readonly [position: number, entry: WriterEntry], void> {
-    for (const [position, row] of this.#rows.entries()) if (row !== undefined) yield [position, this.at(row)];
+    for (const [position, row] of [...this.#rows].sort(([a], [b]) => a - b)) yield [position, this.at(row)];
   }
 
   #add(position: number): number {
     const row = this.#entries.add();
-    this.#rows[position] = row;
+    this.#rows.set(position, row);
     return row;
   }
 }
