@@ -119,7 +119,7 @@ class SegmentsBench {
       }
       shares.push(share);
     }
-    const [median] = shares.sort((a, b) => a - b).slice(COMPARED_ROUNDS >> 1);
+    const median = shares.sort((a, b) => a - b)[COMPARED_ROUNDS >> 1];
     console.log(`${COMPARED[1]} segments: ${median?.toFixed(3)} of ${COMPARED[0]} segments, the median of ${COMPARED_ROUNDS} rounds\n`);
     return offered;
   }

@@ -496,7 +496,6 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
     count(x.g[i]);
     count(x.e[i]);
     count(x.n[i]);
-    if (!Number.isSafeInteger(x.h[i])) throw new MalformedBytes("a number of the index is impossible");
     const value = count(x.v[i]);
     if (
       stream >= streamIds.length ||
@@ -512,6 +511,7 @@ function readIndex(index: IndexRecord, bytes: Uint8Array, chunksAt: number, crcA
     }
     let start = 0;
     if (x.k[i] === SLICE_KIND.gap) {
+      if (!Number.isSafeInteger(x.h[i])) throw new MalformedBytes("a number of the index is impossible");
       if (value >= GAP_REASONS.length) throw new MalformedBytes("unknown gap reason");
     } else if (x.k[i] === SLICE_KIND.events) {
       const chunk = count(x.h[i]);

@@ -49,6 +49,11 @@ export class WriterTable implements Iterable<readonly [position: number, entry: 
     return row;
   }
 
+  /** Enters what the tier tells of the segment at a position. */
+  setFromTier(position: number, last: number, hash: number): void {
+    this.setTiered(this.set(position, last, hash), last);
+  }
+
   /** The numbers up to `last` are in the tier. */
   setTiered(row: number, last: number): void {
     if (last > this.#entries.get(row, TIERED)) this.#entries.set(row, TIERED, last);

@@ -281,8 +281,7 @@ export function applyFooter(state: ContainerState, footer: Footer): Map<Id, numb
     const segment = segmentPosition(stream, segmentAt(numbers, i));
     if (segment < 0) return;
     const table = writerTable(stream, state.tableKey(footer.writers[numbers.w[i] as number] as string));
-    const last = numbers.l[i] as number;
-    table.setTiered(table.set(segment, last, (numbers.h[i] as number) - 1), last);
+    table.setFromTier(segment, numbers.l[i] as number, (numbers.h[i] as number) - 1);
   });
   for (const { stream, id: producerId, epoch, seq } of footer.producers) setProducer(state.stream(id(stream)), producerId, { epoch, seq });
   for (const { stream, streamSeq } of footer.streamSeqs) state.stream(id(stream)).streamSeq = streamSeq;

@@ -204,9 +204,7 @@ export function readSnapshot(value: unknown): { container: number; position: Wal
       segment.length = pick(b.l, segmentAt);
       for (let end = writerAt + pick(b.w, segmentAt); writerAt < end; writerAt++) {
         const key = state.tableKey(pick(writers, pick(w.w, writerAt)));
-        const table = writerTable(stream, key);
-        const last = pick(w.l, writerAt);
-        table.setTiered(table.set(position, last, pick(w.h, writerAt) - 1), last);
+        writerTable(stream, key).setFromTier(position, pick(w.l, writerAt), pick(w.h, writerAt) - 1);
       }
       segmentAt++;
     });

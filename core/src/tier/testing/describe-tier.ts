@@ -1,11 +1,11 @@
-import type { StreamState } from "../../container/state.ts";
+import { type StreamState, writerEntry } from "../../container/state.ts";
 import type { WriterEntry } from "../../container/writer-table.ts";
 import type { readSnapshot } from "../snapshot.ts";
 
-function writersIn({ writers }: StreamState, position: number): Record<string, WriterEntry> {
+function writersIn(stream: StreamState, position: number): Record<string, WriterEntry> {
   return Object.fromEntries(
-    [...writers].flatMap(([key, entries]) => {
-      const entry = new Map(entries).get(position);
+    [...stream.writers.keys()].flatMap((key) => {
+      const entry = writerEntry(stream, position, key);
       return entry ? [[key, entry]] : [];
     }),
   );
